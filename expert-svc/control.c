@@ -33,8 +33,9 @@ struct ex_control {
 	struct cad_rpc_wakeup reports; /* the loader has something to say */
 	struct said failed, passed_over;
 	struct ex_loader_counts loads_said;
-	struct cad_progress loads; /* since nothing was waiting */
-	Cadre__V1__ExpertId *held; /* of the last hello: [layers * experts] */
+	struct cad_progress loads;  /* since nothing was waiting */
+	Cadre__V1__NodeSpeed speed; /* of all hellos */
+	Cadre__V1__ExpertId *held;  /* of the last hello: [layers * experts] */
 	Cadre__V1__ExpertId **held_list;
 	Cadre__V1__DeviceState device; /* of the last report */
 	char throttled[EX_THROTTLED_BYTES];
@@ -73,6 +74,7 @@ static void hello(void *context, Cadre__V1__NodeHello *hello)
 	hello->kernels_fingerprint = (char *)o->kernels_fingerprint;
 	hello->memory_bytes = o->memory_bytes;
 	hello->expert_bytes = ex_engine_expert_bytes(o->engine);
+	hello->speed = &control->speed;
 	hello->n_held = list_held(control);
 	hello->held = control->held_list;
 	hello->epoch = ex_control_epoch(control);
@@ -333,6 +335,11 @@ enum cad_status ex_control_create(
 
 	made->options = *options;
 	made->spec = cad_model_spec(ex_engine_model(options->engine));
+	cadre__v1__node_speed__init(&made->speed);
+	made->speed.read_bytes_per_second = options->speed.read_bytes_per_second;
+	made->speed.multiply_adds_per_second = options->speed.multiply_adds_per_second;
+	made->speed.step_us = options->speed.step_s * 1e6;
+	made->speed.given = options->speed.given;
 	cad_model_fingerprint(ex_engine_model(options->engine), made->model_fingerprint);
 	size_t experts = (size_t)made->spec->layers_count * made->spec->gate.experts;
 	made->held = calloc(experts, sizeof *made->held);

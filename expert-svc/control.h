@@ -13,6 +13,7 @@
 #include "common/base/note.h"
 #include "common/cluster/member.h"
 #include "expert-svc/engine.h"
+#include "expert-svc/speed.h"
 #include "expert-svc/transfer/asker.h"
 #include "expert-svc/watch.h"
 
@@ -28,6 +29,7 @@ struct ex_control_options {
 	void *asker;
 	struct cad_metrics *metrics; /* of loads; NULL: none are kept */
 	uint64_t memory_bytes;       /* as placement should count it */
+	struct ex_speed speed;
 	const char *kernels_fingerprint;
 	/* The node's device, and who looks after it; shown where it is a GPU. NULL: nobody. */
 	const struct kn_device_info *device;

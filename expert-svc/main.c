@@ -29,6 +29,7 @@
 #include "expert-svc/engine.h"
 #include "expert-svc/loader.h"
 #include "expert-svc/peers.h"
+#include "expert-svc/speed.h"
 #include "expert-svc/transfer/giver.h"
 #include "expert-svc/watch.h"
 #include "kernels/source.h"
@@ -46,6 +47,7 @@ struct options {
 	uint64_t memory, spin_ns, credit_bytes;
 	uint32_t memory_nodes, threads, load_threads, requests_max, rows_max, step_rows, step_pairs, connections_max,
 		credit_calls;
+	struct ex_speed speed;
 	enum kn_isa isa;
 };
 
@@ -70,6 +72,8 @@ static const struct cad_option table[] = {
 		"what computes: the CPU, or GPU N, from 0, which no GPU has been tested for yet; emu is a GPU that the CPU plays, slowly, for tests; both in all profiles but bf16"),
 	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices,
 		"instruction set of the CPU's kernels; all give the same bits"),
+	CAD_OPTION_F64(struct options, speed.given, "speed", "0", 0, 512,
+		"how fast this node counts as when experts are placed, in times the median node; 0: by what it measures at start"),
 	CAD_OPTION_U32(struct options, requests_max, "requests-max", "256", 1, 65536,
 		"calls held at once; further ones are refused"),
 	CAD_OPTION_U32(struct options, rows_max, "rows-max", "2048", 1, CADRE_ROWS_MAX, "maximum rows of one call"),
@@ -490,6 +494,13 @@ static enum cad_status check_memory(struct program *p, struct cad_error *error)
 	return CAD_OK;
 }
 
+/* Before the engine takes the device's memory. */
+static enum cad_status measure_speed(struct program *p, struct cad_error *error)
+{
+	return ex_speed_find(p->device, p->model, cad_settings_expert_weights(&p->facts.settings), p->options.threads,
+		p->service.metrics, &p->options.speed, error);
+}
+
 /* Of the kernels that the cluster's settings ask for. */
 static enum cad_status fingerprint_kernels(struct program *p, struct cad_error *error)
 {
@@ -652,6 +663,7 @@ static enum cad_status create_control(struct program *p, struct cad_error *error
 		.asker = p->asker,
 		.metrics = p->service.metrics,
 		.memory_bytes = p->options.memory,
+		.speed = p->options.speed,
 		.kernels_fingerprint = p->kernels_fingerprint,
 		.device = &p->device_info,
 		.watch = p->watch,
@@ -690,6 +702,7 @@ static enum cad_status (*const startup[])(struct program *p, struct cad_error *e
 	ask_cluster,
 	start_workers,
 	create_watch,
+	measure_speed,
 	create_engine,
 	check_memory,
 	fingerprint_kernels,

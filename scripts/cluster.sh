@@ -290,6 +290,7 @@ start_processes() {
 	PLACEMENT=$REPLY
 	placement_http=$(log_field "$RUN/log/placement.log" serving http)
 	has_option --threads "${EXPERT_OPTIONS[@]}" || EXPERT_OPTIONS+=("$(share_threads "$EXPERTS")")
+	has_option --speed "${EXPERT_OPTIONS[@]}" || EXPERT_OPTIONS+=(--speed=1)
 	has_option --threads "${ROUTER_OPTIONS[@]}" || ROUTER_OPTIONS+=("$(share_threads "$ROUTERS")")
 	for ((i = 0; i < EXPERTS; i++)); do
 		launch "expert-$i" cadre-expert --model "$MODEL" --placement "$PLACEMENT" --id "expert-$i" --exchange 127.0.0.1:0 --http 127.0.0.1:0 --memory-nodes "$EXPERTS" "${EXPERT_OPTIONS[@]}"

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes of different speed: what each measures of itself or is given, what it is given to do for that, and that answers do not depend on it."""
+import pytest
+
+from cluster import BIN, GOLDEN, Cluster, embedded, lines_with, metric
+
+MODEL = GOLDEN / 'qwen3moe-a' / 'model'   # 3 MoE layers of 16 experts
+PROMPT = [(i * 37 + 11) % 250 for i in range(40)]
+TOKENS = 8
+INT8 = ['--numerics', 'int8']
+
+
+def start(cluster):
+    for process in cluster.processes():
+        process.start()
+    cluster.wait_ready()
+
+
+def expert_nodes(cluster):
+    return {node['id']: node for node in cluster.status()['nodes'] if node['role'] == 'expert'}
+
+
+def digest(cluster):
+    return cluster.routers[0].generate(tokens=PROMPT, max_tokens=TOKENS, ignore_eos=True).digest
+
+
+def test_fast_nodes_are_given_more():
+    with Cluster(MODEL, experts=3, placement_options=INT8, start=False) as cluster:
+        cluster.experts[0].env = {'CADRE_SPEED': '0'}
+        cluster.experts[2].arguments += ['--speed', '6']
+        start(cluster)
+        nodes = expert_nodes(cluster)
+        assert [nodes[f'expert-{i}']['speed'] for i in range(3)] == [1, 1, 6]
+        assert [nodes[f'expert-{i}']['experts'] for i in range(3)] == [6, 6, 36]
+        assert nodes['expert-1']['measured'] is None and nodes['expert-2']['measured'] is None
+        assert all(node['expert_bytes'] > 0 for node in nodes.values())
+
+        measured = nodes['expert-0']['measured']
+        assert all(measured[name] > 0 for name in ('read_bytes_per_second', 'multiply_adds_per_second', 'step_us'))
+        assert lines_with(cluster.experts[0], 'measured') and not lines_with(cluster.experts[1], 'measured')
+        assert metric(cluster.experts[0].http, 'cadre_expert_measured_read_bytes_per_second') == pytest.approx(measured['read_bytes_per_second'], rel=1e-5)
+
+        table = [line.split() for line in cluster.command('status').stdout.splitlines()]
+        head = next(line for line in table if line[:1] == ['NODE'])
+        row = next(line for line in table if line[:1] == ['expert-2'])
+        assert row[head.index('SPEED') + 4] == '6'   # memory is "x MiB of y GiB"
+        speeds = {node['id']: node['speed'] for node in cluster.operate('map', 'show', '--cluster')['nodes']}
+        assert speeds == {'expert-0': 1, 'expert-1': 1, 'expert-2': 6}
+        assert digest(cluster) == embedded(MODEL, PROMPT, TOKENS, *INT8)['digest']
+
+
+def test_fast_copies_get_more_rows():
+    with Cluster(MODEL, experts=2, placement_options=[*INT8, '--copies', 2], start=False) as cluster:
+        cluster.experts[1].arguments += ['--speed', '6']
+        start(cluster)
+        assert [node['experts'] for node in expert_nodes(cluster).values()] == [48, 48]
+        for _ in range(4):
+            assert digest(cluster) == embedded(MODEL, PROMPT, TOKENS, *INT8)['digest']
+        slow, fast = (metric(process.http, 'cadre_expert_pairs_total') for process in cluster.experts)
+        assert fast > 1.5 * slow   # six times, but for calls that are late on a busy machine
+
+
+@pytest.mark.skipif(not (BIN.parent / 'lib' / 'cadre' / 'libcadre-emu.so').exists(), reason='this build has no emulated GPU')
+def test_both_measure_themselves():
+    """An emulated GPU is slower than any CPU, knows it soon, and is given little."""
+    with Cluster(MODEL, experts=2, placement_options=INT8, expert_options=['--speed', '0'], start=False) as cluster:
+        cluster.experts[1].arguments += ['--device', 'emu']
+        start(cluster)
+        nodes = expert_nodes(cluster)
+        cpu, emu = nodes['expert-0'], nodes['expert-1']
+        assert cpu['speed'] > 8 * emu['speed'] and cpu['experts'] > 8 * emu['experts']
+        assert cpu['measured']['read_bytes_per_second'] > emu['measured']['read_bytes_per_second']
+        assert digest(cluster) == embedded(MODEL, PROMPT, TOKENS, *INT8)['digest']
+
+
+def test_a_speed_that_cannot_be():
+    with Cluster(MODEL, experts=1, start=False) as cluster:
+        cluster.experts[0].arguments += ['--speed', '-1']
+        cluster.experts[0].start()
+        assert cluster.experts[0].popen.wait(30) != 0
+        assert lines_with(cluster.experts[0], "--speed")
