@@ -45,6 +45,10 @@ static enum cad_status check_nodes(const struct cad_map_node *nodes, size_t coun
 		else if (nodes[i].live && !nodes[i].exchange_address[0])
 			status = cad_error_set(
 				error, CAD_ERR_CORRUPT, "map: live node '%s' has no exchange address", nodes[i].id);
+		else if (nodes[i].speed != 0 && !(nodes[i].speed >= 1e-3f && nodes[i].speed <= 1e3f))
+			status = cad_error_set(error, CAD_ERR_CORRUPT,
+				"map: node '%s' has speed %g: it must be from 0.001 to 1000", nodes[i].id,
+				(double)nodes[i].speed);
 	}
 
 	if (status == CAD_OK)
@@ -118,7 +122,8 @@ static struct map_block *block_create(const struct cad_map_source *source)
 	for (size_t i = 0; i < source->nodes_count; i++)
 		nodes[i] = (struct cad_map_node){ copy_text(&text, source->nodes[i].id),
 			copy_text(&text, source->nodes[i].exchange_address),
-			copy_text(&text, source->nodes[i].http_address), source->nodes[i].live };
+			copy_text(&text, source->nodes[i].http_address), source->nodes[i].live,
+			source->nodes[i].speed > 0 ? source->nodes[i].speed : 1 };
 	struct cad_map *map = &block->map;
 	*map = (struct cad_map){
 		.epoch = source->epoch,
@@ -290,7 +295,7 @@ enum cad_status cad_map_from_message(const Cadre__V1__Map *message, struct cad_m
 	for (size_t i = 0; i < message->n_nodes; i++) {
 		const Cadre__V1__Node *node = message->nodes[i];
 		nodes[i] = (struct cad_map_node){ node->id, node->exchange_address, node->http_address,
-			node->state == CADRE__V1__NODE_STATE__NODE_STATE_LIVE };
+			node->state == CADRE__V1__NODE_STATE__NODE_STATE_LIVE, node->speed };
 	}
 
 	for (size_t i = 0; i < message->n_layers; i++) {
@@ -351,6 +356,7 @@ enum cad_status cad_map_to_message(const struct cad_map *map, Cadre__V1__Map **m
 		nodes[i].http_address = (char *)map->nodes[i].http_address;
 		nodes[i].state = map->nodes[i].live ? CADRE__V1__NODE_STATE__NODE_STATE_LIVE
 						    : CADRE__V1__NODE_STATE__NODE_STATE_DEAD;
+		nodes[i].speed = map->nodes[i].speed;
 		node_pointers[i] = &nodes[i];
 	}
 

@@ -40,6 +40,7 @@ struct cad_map_node {
 	const char *exchange_address; /* what cad_transport_connect takes */
 	const char *http_address;     /* may be "" */
 	bool live;                    /* dead: no new calls go there; no expert names it as a replica then */
+	float speed;                  /* times the median node; 0: not said, and counts as 1 */
 };
 
 /* Read freely; only map.c writes it. */

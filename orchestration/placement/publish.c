@@ -26,7 +26,8 @@ enum cad_status pl_publish_map(const struct pl_registry *registry, const struct 
 			if (pl_rollout_copy(rollout, slot, cell) == PL_COPY_READY)
 				replicas[replicas_count++] = (struct cad_map_replica){ pl_cell_layer(shape, cell),
 					pl_cell_expert(shape, cell), count };
-		nodes[count++] = (struct cad_map_node){ node->id, node->exchange_address, node->http_address, true };
+		nodes[count++] = (struct cad_map_node){ node->id, node->exchange_address, node->http_address, true,
+			(float)node->speed };
 	}
 
 	const struct cad_map_source source = {

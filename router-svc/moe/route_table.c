@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "common/transport/exchange_address.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,7 @@ enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_tra
 		table->node_tiers[tier] = calloc(CAD_NODES_MAX / 64, sizeof **table->node_tiers);
 	table->node_tiers[LAST_TIER] = table->node_ready;
 	table->node_load = calloc(CAD_NODES_MAX, sizeof *table->node_load);
-	table->node_unit = malloc(CAD_NODES_MAX * sizeof *table->node_unit);
+	table->node_unit = calloc(CAD_NODES_MAX, sizeof *table->node_unit);
 	table->node_pairs = calloc(CAD_NODES_MAX, sizeof *table->node_pairs);
 	table->node_booked = calloc(CAD_NODES_MAX / 64, sizeof *table->node_booked);
 	table->reach = malloc(sizeof *table->reach);
@@ -39,8 +40,6 @@ enum cad_status rt_route_table_init(struct rt_route_table *table, struct cad_tra
 	}
 
 	rt_reach_init(table->reach);
-	for (uint32_t node = 0; node < CAD_NODES_MAX; node++)
-		table->node_unit[node] = RT_LOAD_PAIR;
 	return CAD_OK;
 }
 
@@ -185,6 +184,22 @@ static bool was_wanted(const struct cad_map *map, const struct cad_map_node *nod
 	return at >= 0 && map->nodes[at].live && strcmp(map->nodes[at].exchange_address, node->exchange_address) == 0;
 }
 
+/* What a pair costs on each node: the inverse of its speed, as the planner has it. */
+static void take_speeds(struct rt_route_table *table, const struct cad_map *map)
+{
+	float speeds = 0;
+
+	for (uint32_t node = 0; node < map->nodes_count; node++)
+		speeds += map->nodes[node].speed;
+	table->unit_least = RT_LOAD_PAIR_MAX;
+	for (uint32_t node = 0; node < map->nodes_count; node++) {
+		float unit = roundf(RT_LOAD_PAIR * speeds / (float)map->nodes_count / map->nodes[node].speed);
+		table->node_unit[node] = (uint32_t)fminf(fmaxf(unit, 1), RT_LOAD_PAIR_MAX);
+		if (table->node_unit[node] < table->unit_least)
+			table->unit_least = table->node_unit[node];
+	}
+}
+
 struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map *map)
 {
 	struct cad_map *before = table->map;
@@ -195,6 +210,7 @@ struct cad_map *rt_route_table_map(struct rt_route_table *table, struct cad_map 
 	table->unplaced = cad_map_unplaced(map);
 	table->open_copies.count = 0; /* the map says anew who holds what */
 	memset(table->node_pairs, 0, map->nodes_count * sizeof *table->node_pairs);
+	take_speeds(table, map);
 	for (uint32_t i = 0; i < table->peers_count; i++)
 		table->peers[i].wanted = false;
 	for (uint32_t node = 0; node < map->nodes_count; node++) {

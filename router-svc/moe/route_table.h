@@ -41,7 +41,8 @@ struct rt_peer {
 	char why[CAD_NOTE_BYTES]; /* it has no connection; empty: none has failed */
 };
 
-enum { RT_LOAD_PAIR = 256, RT_TIERS = 3 };
+/* The load of a pair on a node of average speed, and on the slowest that can be told apart. */
+enum { RT_LOAD_PAIR = 256, RT_LOAD_PAIR_MAX = 64 * RT_LOAD_PAIR, RT_TIERS = 3 };
 
 struct rt_route_table {
 	struct cad_transport *transport;
@@ -65,11 +66,12 @@ struct rt_route_table {
 	uint64_t breaker_p99_ns;  /* opens one; 0: no time does */
 	struct rt_open_copies open_copies;
 	struct rt_latency latency; /* of all nodes, for those of which too little is known */
-	/* [CAD_NODES_MAX]: RT_LOAD_PAIR for each pair of this layer, and for each that the node has
-	 * to do more than others; in the lower digits, which node has had more pairs so far */
+	/* [CAD_NODES_MAX]: node_unit for each pair of this layer, and for each that the node has to
+	 * do more than others; in the lower digits, which node has had more to do so far */
 	uint32_t *node_load;
-	uint32_t *node_unit;         /* [CAD_NODES_MAX]: RT_LOAD_PAIR */
-	uint64_t *node_pairs;        /* [CAD_NODES_MAX]: pairs since this map arrived */
+	uint32_t *node_unit;         /* [CAD_NODES_MAX]: RT_LOAD_PAIR, more on a slow node */
+	uint32_t unit_least;         /* of all of them */
+	uint64_t *node_pairs;        /* [CAD_NODES_MAX]: pairs since this map arrived, by their units */
 	uint64_t *node_booked;       /* a set: to which rows of this layer go */
 	uint64_t pairs;              /* under way to all peers */
 	uint64_t waits_until_ns;     /* until then some node may have a queue */

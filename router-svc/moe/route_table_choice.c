@@ -15,7 +15,7 @@ enum {
 	WAIT_HALF_MS = 50,
 	WAIT_HALVES = 16,
 	WAIT_CALLS = 4,
-	WAIT_PAIRS_MAX = 1 << 16,
+	WAIT_LOAD_MAX = RT_LOAD_PAIR << 16,
 	PAIR_LEAST_NS = 1000
 };
 enum { LATE_FOR_LONG_MS = 50 }; /* a node may take this for want of a core; longer, and it hangs */
@@ -32,6 +32,11 @@ static const struct rt_peer *peer_of(const struct rt_route_table *table, uint32_
 
 /* ---- how busy nodes are ---- */
 
+static uint32_t under_way(const struct rt_route_table *table, uint32_t node)
+{
+	return peer_of(table, node)->pairs * table->node_unit[node];
+}
+
 /* What is under way to nodes: of this router's other micro-batches, and what nobody waits for. Only
  * what a node has more than the others counts. */
 static void add_in_flight(struct rt_route_table *table)
@@ -41,11 +46,11 @@ static void add_in_flight(struct rt_route_table *table)
 		return;
 
 	for (uint32_t node = 0; node < table->map->nodes_count; node++)
-		if (cad_map_set_has(table->node_ready, node) && peer_of(table, node)->pairs < least)
-			least = peer_of(table, node)->pairs;
+		if (cad_map_set_has(table->node_ready, node) && under_way(table, node) < least)
+			least = under_way(table, node);
 	for (uint32_t node = 0; node < table->map->nodes_count; node++)
 		if (cad_map_set_has(table->node_ready, node))
-			table->node_load[node] += (peer_of(table, node)->pairs - least) * RT_LOAD_PAIR;
+			table->node_load[node] += under_way(table, node) - least;
 }
 
 /* How long calls to a node wait there now: what its last calls said, halved every WAIT_HALF_MS. */
@@ -78,7 +83,8 @@ static uint64_t add_waits(struct rt_route_table *table)
 			 pairs = ns / (peer->pair_ns > PAIR_LEAST_NS ? peer->pair_ns : PAIR_LEAST_NS);
 		if (ns < WAIT_LEAST_MS * CAD_NS_PER_MS || ns < 2 * least)
 			continue;
-		uint64_t load = (pairs < WAIT_PAIRS_MAX ? pairs : WAIT_PAIRS_MAX) * RT_LOAD_PAIR;
+		uint64_t load = pairs * table->node_unit[node];
+		load = load < WAIT_LOAD_MAX ? load : WAIT_LOAD_MAX;
 		table->node_load[node] += (uint32_t)load;
 		sum += load;
 	}
@@ -224,7 +230,7 @@ void rt_route_table_late(struct rt_route_table *table, struct rt_peer *peer, int
 
 /*
  * A layer's time is its busiest node's, so the pairs of this layer count first. Where those are
- * equal, as they are for the first row, the node that had fewer pairs so far is taken. In a large
+ * equal, as they are for the first row, the node that had less to do so far is taken. In a large
  * batch the busiest node's arithmetic is what takes time, and a row may touch one node more to
  * spare it; in a small one each call costs more than that.
  */
@@ -243,7 +249,7 @@ void rt_route_table_begin(struct rt_route_table *table, uint32_t pairs)
 
 	for (uint32_t node = 0; node < nodes; node++)
 		table->node_load[node] = cad_map_set_has(table->node_ready, node) && most > least
-			? (uint32_t)((table->node_pairs[node] - least) * (RT_LOAD_PAIR - 1) / (most - least))
+			? (uint32_t)((table->node_pairs[node] - least) * (table->unit_least - 1) / (most - least))
 			: 0;
 	memset(table->node_booked, 0, cad_map_words(nodes) * sizeof *table->node_booked);
 	favour(table);
@@ -264,7 +270,7 @@ static void book(struct rt_route_table *table, uint32_t k, const uint16_t *nodes
 		if (nodes[slot] == CAD_COVER_NONE)
 			continue;
 		cad_map_set_add(table->node_booked, nodes[slot]);
-		table->node_pairs[nodes[slot]]++;
+		table->node_pairs[nodes[slot]] += table->node_unit[nodes[slot]];
 	}
 }
 

@@ -230,7 +230,13 @@ void moe_publish_live(struct moe_world *world, const uint8_t holders[MOE_EXPERTS
 		.replicas = replicas,
 	};
 	for (uint32_t n = 0; n < MOE_NODES; n++)
-		nodes[n] = (struct cad_map_node){ world->nodes[n].name, world->nodes[n].name, "", live >> n & 1 };
+		nodes[n] = (struct cad_map_node){
+			.id = world->nodes[n].name,
+			.exchange_address = world->nodes[n].name,
+			.http_address = "",
+			.live = live >> n & 1,
+			.speed = world->nodes[n].speed,
+		};
 	for (uint32_t layer = 0; layer < MOE_LAYERS; layer++)
 		for (uint32_t e = 0; e < MOE_EXPERTS; e++)
 			for (uint32_t n = 0; n < MOE_NODES; n++)

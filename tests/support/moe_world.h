@@ -29,6 +29,7 @@ struct moe_world;
 struct moe_node {
 	struct moe_world *world;
 	char name[8];
+	float speed; /* as the map says it; 0: 1 */
 	struct cad_transport *transport;
 	uint8_t script[MOE_SCRIPT_MAX]; /* what it says to its next calls; CADRE_WIRE_OK after them */
 	uint32_t script_count, said;

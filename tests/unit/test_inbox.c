@@ -163,7 +163,7 @@ static void wishes_meet_their_sequence_alone(void **state)
 
 static struct cad_map *map_of(uint64_t epoch)
 {
-	static const struct cad_map_node node = { "n", "n", "", true };
+	static const struct cad_map_node node = { "n", "n", "", true, 0 };
 	struct cad_map_source source = { .epoch = epoch, .nodes = &node, .nodes_count = 1 };
 	struct cad_map *map;
 	struct cad_error error;

@@ -18,8 +18,8 @@
 
 #include <cmocka.h>
 
-static const struct cad_map_node two_nodes[] = { { "a", "127.0.0.1:1", "127.0.0.1:2", true },
-	{ "b", "127.0.0.1:3", "", true } };
+static const struct cad_map_node two_nodes[] = { { "a", "127.0.0.1:1", "127.0.0.1:2", true, 0 },
+	{ "b", "127.0.0.1:3", "", true, 0 } };
 static const uint32_t two_layers[] = { 1, 3 };
 
 static struct cad_map_source small_source(const struct cad_map_replica *replicas, size_t count)
@@ -89,10 +89,12 @@ struct refusal {
 static void contradictions_are_refused(void **state)
 {
 	(void)state;
-	static const struct cad_map_node twins[] = { { "a", "x:1", "", true }, { "a", "x:2", "", true } },
-					 nameless[] = { { "", "x:1", "", true } },
-					 nowhere[] = { { "a", "", "", true } }, odd[] = { { "a b", "x:1", "", true } },
-					 half_dead[] = { { "a", "x:1", "", true }, { "b", "x:2", "", false } };
+	static const struct cad_map_node twins[] = { { "a", "x:1", "", true, 0 }, { "a", "x:2", "", true, 0 } },
+					 nameless[] = { { "", "x:1", "", true, 0 } },
+					 nowhere[] = { { "a", "", "", true, 0 } },
+					 hasty[] = { { "a", "x:1", "", true, -1 } },
+					 odd[] = { { "a b", "x:1", "", true, 0 } },
+					 half_dead[] = { { "a", "x:1", "", true, 0 }, { "b", "x:2", "", false, 0 } };
 	static const uint32_t falling[] = { 3, 1 }, equal[] = { 1, 1 }, far[] = { 1, CAD_LAYERS_MAX };
 	static const struct cad_map_replica on_a[] = { { 1, 0, 0 } }, on_b[] = { { 1, 0, 1 } },
 					    twice[] = { { 1, 0, 0 }, { 1, 0, 0 } }, in_dense[] = { { 2, 0, 0 } },
@@ -117,6 +119,7 @@ static void contradictions_are_refused(void **state)
 		{ "too many replicas", small_source(on_a, 13), CAD_ERR_CORRUPT, "more than there are places for" },
 		{ "too many experts", small_source(on_a, 1), CAD_ERR_EXHAUSTED, "the limit is 1024" },
 		{ "too many nodes", small_source(on_a, 1), CAD_ERR_EXHAUSTED, "the limit is 512" },
+		{ "speed", small_source(on_a, 1), CAD_ERR_CORRUPT, "node 'a' has speed -1" },
 	};
 	cases[0].source.epoch = 0;
 	cases[1].source.nodes = twins;
@@ -130,6 +133,7 @@ static void contradictions_are_refused(void **state)
 	cases[14].source.layers_count = 0;
 	cases[16].source.experts = CAD_EXPERTS_MAX + 1;
 	cases[17].source.nodes_count = CAD_NODES_MAX + 1;
+	cases[18].source.nodes = hasty, cases[18].source.nodes_count = 1;
 
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct cad_map *map = NULL;
@@ -156,7 +160,7 @@ static void survives_the_wire(void **state)
 		char ids[8][16];
 		for (uint32_t i = 0; i < nodes_count; i++) {
 			snprintf(ids[i], sizeof ids[i], "node-%u", i);
-			nodes[i] = (struct cad_map_node){ ids[i], "127.0.0.1:7400", "", i % 3 != 2 };
+			nodes[i] = (struct cad_map_node){ ids[i], "127.0.0.1:7400", "", i % 3 != 2, (float)i };
 		}
 		uint32_t layers[6];
 		for (uint32_t i = 0; i < layers_count; i++)
@@ -194,6 +198,7 @@ static void survives_the_wire(void **state)
 		for (uint32_t n = 0; n < nodes_count; n++) {
 			assert_string_equal(again->nodes[n].id, ids[n]);
 			assert_int_equal(again->nodes[n].live, nodes[n].live);
+			assert_true(again->nodes[n].speed == (n > 0 ? (float)n : 1));
 		}
 		for (uint32_t l = 0; l < CAD_LAYERS_MAX; l++)
 			for (uint32_t e = 0; e < experts; e++) {

@@ -24,7 +24,7 @@ static struct cad_map *map_of(uint64_t epoch, uint32_t nodes_count)
 	static const char *const names[MOE_NODES] = { "n0", "n1", "n2" };
 	struct cad_map_node nodes[MOE_NODES];
 	for (uint32_t n = 0; n < nodes_count; n++)
-		nodes[n] = (struct cad_map_node){ names[n], names[n], "", true };
+		nodes[n] = (struct cad_map_node){ names[n], names[n], "", true, 0 };
 	struct cad_map_source source = { .epoch = epoch, .nodes = nodes, .nodes_count = nodes_count };
 	struct cad_map *map;
 	struct cad_error error;
@@ -368,6 +368,36 @@ static void what_is_under_way_counts(void **state)
 	moe_world_close(&world);
 }
 
+/* By their speed, as the map says it; and what is under way to a fast one counts for less. */
+static void fast_nodes_get_more_rows(void **state)
+{
+	(void)state;
+	struct moe_world world;
+	uint32_t rows[MOE_NODES];
+	uint16_t chosen[CHOICES];
+	moe_world_open(&world);
+	world.nodes[1].speed = 8;
+	moe_publish(&world, everywhere);
+	moe_connect(&world);
+	for (int i = 0; i < 3; i++) {
+		choose(&world, rows, chosen);
+		assert_in_range(rows[1], CHOICES * 8 / 10 - 2, CHOICES * 8 / 10 + 2);
+		assert_in_range(rows[0], CHOICES / 10 - 1, CHOICES / 10 + 1);
+	}
+	struct rt_route_table *routes = routes_of(&world);
+	struct rt_peer *peer = &routes->peers[routes->node_peer[1]];
+	rt_route_table_sent(routes, peer, 30); /* of 120 pairs in all, 96 are its part */
+	choose(&world, rows, chosen);
+	assert_in_range(rows[1], CHOICES * 8 / 10 - 5, CHOICES * 8 / 10 - 1);
+	rt_route_table_ended(routes, peer, &(struct rt_call_end){ .pairs = 30, .rows = 1 });
+
+	world.nodes[1].speed = 0; /* nobody says so any longer */
+	moe_publish(&world, everywhere);
+	choose(&world, rows, chosen);
+	assert_int_equal(rows[1], CHOICES / MOE_NODES);
+	moe_world_close(&world);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -382,6 +412,7 @@ int main(void)
 		cmocka_unit_test(a_node_with_a_queue_gets_fewer_rows),
 		cmocka_unit_test(equal_nodes_are_chosen_as_if_nothing_was_known),
 		cmocka_unit_test(what_is_under_way_counts),
+		cmocka_unit_test(fast_nodes_get_more_rows),
 	};
 	cad_log_setup(CAD_LOG_ERROR, CAD_LOG_LOGFMT); /* lost connections are the point here */
 	return cmocka_run_group_tests(tests, NULL, NULL);
