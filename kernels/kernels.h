@@ -374,11 +374,15 @@ struct kn_queue;
 
 /* What a device is. */
 struct kn_device_info {
-	const char *name;       /* "cpu", "cuda:0": as the option has it */
-	const char *isa;        /* "avx2": the form of its kernels */
-	const char *chip;       /* its model, "NVIDIA H200"; "" of a CPU */
-	uint64_t others_bytes;  /* of its memory, that others had when it was opened; 0 of a CPU */
-	uint64_t memory_bytes;  /* that may still be taken; asked again each time */
+	const char *name;      /* "cpu", "cuda:0": as the option has it */
+	const char *isa;       /* "avx2": the form of its kernels */
+	const char *chip;      /* its model, "NVIDIA H200"; "" of a CPU */
+	uint64_t others_bytes; /* of its memory, that others had when it was opened; 0 of a CPU */
+	uint64_t memory_bytes; /* that may still be taken; asked again each time */
+	/* of memory that is the device's own; 0: it has the host's, which others need too */
+	uint64_t memory_total_bytes;
+	/* of its own memory: what each queue takes, and what is left to the driver */
+	uint64_t queue_bytes, driver_bytes;
 	uint32_t profiles;      /* what it computes: bits 1 << enum cad_profile */
 	uint32_t head_size_max; /* of attention */
 	/* has every operator. Otherwise it has those of an expert node: memory, queues, experts, ffn,
@@ -464,6 +468,11 @@ struct kn_ops {
 	enum cad_status (*table_create)(struct kn_device *device, const struct kn_source *source,
 		enum cad_weights weights, struct kn_table *table);
 	void (*table_destroy)(struct kn_device *device, struct kn_table *table);
+	/* Takes memory for `count` experts of at most `bytes` each (expert_bytes), once: from then on,
+	 * creating and destroying such experts takes none and gives none back, which would hold up
+	 * queues on a GPU, and there are never more of them. CAD_ERR_MEMORY: that much is not there,
+	 * and none is taken. A device with the host's memory does nothing. */
+	enum cad_status (*expert_reserve)(struct kn_device *device, uint64_t bytes, size_t count);
 	enum cad_status (*expert_create)(struct kn_device *device, const struct kn_expert_source *source,
 		enum cad_weights weights, struct kn_expert *expert);
 	void (*expert_destroy)(struct kn_device *device, struct kn_expert *expert);

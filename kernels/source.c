@@ -74,14 +74,15 @@ struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t
 uint64_t kn_expert_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
-	uint32_t layer = 0;
+	uint64_t most = 0;
 
-	while (layer < spec->layers_count && !spec->layers[layer].moe)
-		layer++;
-	if (spec->gate.experts == 0 || layer == spec->layers_count)
-		return 0;
-	struct kn_expert_source source = kn_expert_source_of(model, layer, 0);
-	return device->ops->expert_bytes(device, &source, weights);
+	for (uint32_t layer = 0; layer < spec->layers_count; layer++)
+		for (uint32_t expert = 0; spec->layers[layer].moe && expert < spec->gate.experts; expert++) {
+			struct kn_expert_source source = kn_expert_source_of(model, layer, expert);
+			uint64_t bytes = device->ops->expert_bytes(device, &source, weights);
+			most = bytes > most ? bytes : most;
+		}
+	return most;
 }
 
 static uint64_t tensor_bytes(const struct kn_device *device, struct cad_tensor tensor, enum cad_weights weights)

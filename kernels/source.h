@@ -30,7 +30,8 @@ static inline enum cad_weights kn_gate_weights(enum cad_weights weights)
 /* The type that a tensor is kept in: vectors in their own, the embedding table like the gate. */
 enum cad_dtype kn_kept_dtype(const struct cad_tensor *tensor, enum cad_role role, enum cad_weights weights);
 
-/* Bytes of one packed expert: of the first MoE layer, and so of all. 0 for a dense model. */
+/* Bytes of one packed expert: the same for all, or the most, where a checkpoint has layers of
+ * different types. 0 for a dense model. */
 uint64_t kn_expert_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);
 /* Bytes of all that a router packs: everything but routed experts. */
 uint64_t kn_router_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);

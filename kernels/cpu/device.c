@@ -94,6 +94,11 @@ static void kv_destroy(struct kn_device *device, struct kn_kv *kv)
 
 /* ---- the table ---- */
 
+static enum cad_status expert_reserve(struct kn_device *device, uint64_t bytes, size_t count)
+{
+	return (void)device, (void)bytes, (void)count, CAD_OK;
+}
+
 static void describe(const struct kn_device *device, struct kn_device_info *info)
 {
 	*info = (struct kn_device_info){
@@ -140,6 +145,7 @@ static const struct kn_ops cpu = {
 	.matrix_destroy = kn_cpu_matrix_destroy,
 	.table_create = kn_cpu_table_create,
 	.table_destroy = kn_cpu_table_destroy,
+	.expert_reserve = expert_reserve,
 	.expert_create = kn_cpu_expert_create,
 	.expert_destroy = kn_cpu_expert_destroy,
 	.expert_unpack = kn_cpu_expert_unpack,

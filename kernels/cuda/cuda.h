@@ -17,10 +17,14 @@
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/nvml.h"
 #include "kernels/cuda/select.h"
+#include "kernels/cuda/slots.h"
+#include "kernels/cuda/staging.h"
 #include "kernels/cuda/tune.h"
 
 struct kn_cuda_device {
 	struct kn_device base;
+	struct kn_cuda_slots slots;
+	struct kn_cuda_staging staging;
 	struct kn_cuda_chip chip;
 	uint64_t others_bytes;          /* of its memory, that others had when it was opened */
 	cudaStream_t stream;            /* of what takes a device and no queue; any thread */
@@ -70,8 +74,12 @@ void *kn_cuda_alloc(struct kn_device *device, size_t bytes);
 void kn_cuda_release(struct kn_device *device, void *memory, size_t bytes);
 /* Waits for the device's own stream, unless what was put there failed at once: `put`. */
 enum cad_status kn_cuda_finish(struct kn_cuda_device *device, cudaError_t put);
+/* Of a call that takes memory: whether it did. Other errors than that there is none are failures. */
+bool kn_cuda_taken(struct kn_cuda_device *device, cudaError_t error);
 /* The device has failed, in something ("in ffn"); the first time counts. Any thread. */
 void kn_cuda_failed(struct kn_cuda_device *device, cudaError_t error, const char *in);
+/* OK, or it has failed with this error. */
+enum cad_status kn_cuda_outcome(struct kn_cuda_device *device, cudaError_t error, const char *in);
 
 /* ---- queue.cc ---- */
 

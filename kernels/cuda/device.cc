@@ -41,6 +41,14 @@ static bool health(struct kn_device *device, struct kn_health *health, char why[
 	return true;
 }
 
+enum cad_status kn_cuda_outcome(struct kn_cuda_device *device, cudaError_t error, const char *in)
+{
+	if (error == cudaSuccess)
+		return CAD_OK;
+	kn_cuda_failed(device, error, in);
+	return CAD_ERR_INTERNAL;
+}
+
 static bool failed(const struct kn_device *device, char text[KN_FAILURE_BYTES])
 {
 	const struct kn_cuda_device *d = reinterpret_cast<const struct kn_cuda_device *>(device);
@@ -51,15 +59,11 @@ static bool failed(const struct kn_device *device, char text[KN_FAILURE_BYTES])
 
 enum cad_status kn_cuda_finish(struct kn_cuda_device *device, cudaError_t put)
 {
-	cudaError_t error = put == cudaSuccess ? cudaStreamSynchronize(device->stream) : put;
-	if (error == cudaSuccess)
-		return CAD_OK;
-	kn_cuda_failed(device, error, "while experts were loaded or given");
-	return CAD_ERR_INTERNAL;
+	return kn_cuda_outcome(
+		device, put == cudaSuccess ? cudaStreamSynchronize(device->stream) : put, "while memory was cleared");
 }
 
-/* Memory that is short is no failure of the device; everything else is. */
-static bool taken(struct kn_cuda_device *device, cudaError_t error)
+bool kn_cuda_taken(struct kn_cuda_device *device, cudaError_t error)
 {
 	if (error == cudaSuccess)
 		return true;
@@ -73,7 +77,7 @@ void *kn_cuda_alloc(struct kn_device *device, size_t bytes)
 {
 	struct kn_cuda_device *d = kn_cuda_device_of(device);
 	void *memory;
-	if (!taken(d, cudaMalloc(&memory, bytes > 0 ? bytes : 1)))
+	if (!kn_cuda_taken(d, cudaMalloc(&memory, bytes > 0 ? bytes : 1)))
 		return nullptr;
 	if (kn_cuda_finish(d, cudaMemsetAsync(memory, 0, bytes, d->stream)) == CAD_OK)
 		return memory;
@@ -86,7 +90,8 @@ void kn_cuda_release(struct kn_device *, void *memory, size_t) { cudaFree(memory
 static void *host_alloc(struct kn_device *device, size_t bytes)
 {
 	void *memory;
-	if (!taken(kn_cuda_device_of(device), cudaHostAlloc(&memory, bytes > 0 ? bytes : 1, cudaHostAllocPortable)))
+	if (!kn_cuda_taken(
+		    kn_cuda_device_of(device), cudaHostAlloc(&memory, bytes > 0 ? bytes : 1, cudaHostAllocPortable)))
 		return nullptr;
 	return memset(memory, 0, bytes);
 }
@@ -107,6 +112,9 @@ static void describe(const struct kn_device *device, struct kn_device_info *info
 	info->isa = KN_CUDA_NAME;
 	info->chip = d->chip.model;
 	info->others_bytes = d->others_bytes;
+	info->memory_total_bytes = total_bytes;
+	info->queue_bytes = KN_WINDOW_BYTES;
+	info->driver_bytes = total_bytes / KN_DRIVER_PART;
 	info->memory_bytes = free_bytes;
 	info->profiles = 1u << CAD_PROFILE_F32 | 1u << CAD_PROFILE_INT8 | 1u << CAD_PROFILE_INT4;
 }
@@ -114,6 +122,8 @@ static void describe(const struct kn_device *device, struct kn_device_info *info
 static void destroy(struct kn_device *device)
 {
 	struct kn_cuda_device *d = kn_cuda_device_of(device);
+	kn_cuda_staging_fini(&d->staging);
+	kn_cuda_slots_fini(&d->slots);
 	cudaStreamDestroy(d->stream);
 	free(d);
 }
@@ -163,6 +173,7 @@ static struct kn_ops table()
 	ops.health = health;
 	ops.times = kn_cuda_times;
 	ops.expert_bytes = on<kn_cuda_expert_bytes>::device;
+	ops.expert_reserve = on<kn_cuda_expert_reserve>::device;
 	ops.expert_create = on<kn_cuda_expert_create>::device;
 	ops.expert_destroy = on<kn_cuda_expert_destroy>::device;
 	ops.expert_unpack = on<kn_cuda_expert_unpack>::device;
@@ -202,6 +213,14 @@ static enum cad_status open_device(unsigned index, struct kn_device **device, st
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "device '%s' (%s) cannot be used: %s", chip.name,
 			chip.model, cudaGetErrorString(created));
 	}
+	if (kn_cuda_staging_init(&d->staging) != CAD_OK) {
+		cudaStreamDestroy(d->stream);
+		free(d);
+		return cad_error_set(error, CAD_ERR_MEMORY,
+			"device '%s': there is no pinned memory for experts to pass through, %d bytes: free memory on this machine",
+			chip.name, KN_STAGING_BUFFERS * KN_STAGING_BYTES);
+	}
+	kn_cuda_slots_init(&d->slots);
 	*device = &d->base;
 	return CAD_OK;
 }

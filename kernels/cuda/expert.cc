@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/cuda/expert.h"
 
-/* The expert as it lies on the device, made in pinned memory and copied. */
+/* As many pieces as fit are packed into a buffer, and while that is copied, the next ones. */
 static enum cad_status upload(struct kn_cuda_device *device, const struct kn_cuda_layout *l,
 	const struct kn_expert_source *source, uint8_t *memory)
 {
-	void *staged;
-	if (cudaHostAlloc(&staged, l->bytes, cudaHostAllocPortable) != cudaSuccess) {
-		cudaGetLastError();
-		return CAD_ERR_MEMORY;
-	}
+	struct kn_cuda_staging *staging = &device->staging;
+	struct kn_cuda_buffer *buffer = nullptr;
+	cudaError_t error = cudaSuccess;
 
-	kn_cuda_pack(l, source, 0, l->pieces, device->base.workers, static_cast<uint8_t *>(staged));
-	cudaError_t error = cudaMemcpyAsync(memory, staged, l->bytes, cudaMemcpyHostToDevice, device->stream);
-	enum cad_status status = kn_cuda_finish(device, error);
-	cudaFreeHost(staged);
-	return status;
+	for (size_t first = 0, next; first < l->pieces && error == cudaSuccess; first = next) {
+		next = first + kn_cuda_pieces_in(l, first, KN_STAGING_BYTES);
+		const size_t at = kn_cuda_piece_at(l, first), bytes = kn_cuda_piece_at(l, next) - at;
+		buffer = kn_cuda_staging_take(staging);
+		kn_cuda_pack(l, source, first, next - first, device->base.workers, buffer->bytes);
+		error = kn_cuda_staging_send(staging, buffer, memory + at, bytes);
+		kn_cuda_staging_give(staging, buffer);
+	}
+	if (error == cudaSuccess)
+		error = kn_cuda_staging_wait(buffer);
+	return kn_cuda_outcome(device, error, "while an expert was loaded");
 }
 
 uint64_t kn_cuda_expert_bytes(const struct kn_device *, const struct kn_expert_source *source, enum cad_weights weights)
@@ -30,12 +34,12 @@ enum cad_status kn_cuda_expert_create(struct kn_device *device, const struct kn_
 	if (!e)
 		return CAD_ERR_MEMORY;
 
+	struct kn_cuda_device *d = kn_cuda_device_of(device);
 	e->layout = kn_cuda_layout_of(source, weights);
-	e->memory = static_cast<uint8_t *>(kn_cuda_alloc(device, e->layout.bytes));
-	enum cad_status status =
-		e->memory ? upload(kn_cuda_device_of(device), &e->layout, source, e->memory) : CAD_ERR_MEMORY;
+	e->memory = kn_cuda_slot_take(d, e->layout.bytes);
+	enum cad_status status = e->memory ? upload(d, &e->layout, source, e->memory) : CAD_ERR_MEMORY;
 	if (status != CAD_OK) {
-		kn_cuda_release(device, e->memory, e->layout.bytes);
+		kn_cuda_slot_give(d, e->memory);
 		free(e);
 		return status;
 	}
@@ -48,28 +52,32 @@ void kn_cuda_expert_destroy(struct kn_device *device, struct kn_expert *expert)
 {
 	struct kn_cuda_expert *e = static_cast<struct kn_cuda_expert *>(expert->own);
 	if (e)
-		kn_cuda_release(device, e->memory, e->layout.bytes);
+		kn_cuda_slot_give(kn_cuda_device_of(device), e->memory);
 	free(e);
 	*expert = {};
 }
 
-/* The pieces that have the span of tensor i are copied, and turned around on the host. */
+/* The pieces that have the span of tensor i come as far as they fit into a buffer, and are turned around
+ * there. */
 static enum cad_status unpack_tensor(struct kn_cuda_device *device, const struct kn_cuda_expert *e,
 	const struct kn_expert_source *image, unsigned i, const struct kn_cuda_span *span)
 {
-	const struct kn_cuda_pieces pieces = kn_cuda_pieces_of(&e->layout, image, i, span);
-	const size_t at = kn_cuda_piece_at(&e->layout, pieces.first),
-		     bytes = kn_cuda_piece_at(&e->layout, pieces.first + pieces.count) - at;
-	uint8_t *packed = static_cast<uint8_t *>(malloc(bytes));
-	if (!packed)
-		return CAD_ERR_MEMORY;
+	const struct kn_cuda_pieces all = kn_cuda_pieces_of(&e->layout, image, i, span);
+	const size_t end = all.first + all.count;
+	cudaError_t error = cudaSuccess;
 
-	cudaError_t error = cudaMemcpyAsync(packed, e->memory + at, bytes, cudaMemcpyDeviceToHost, device->stream);
-	enum cad_status status = kn_cuda_finish(device, error);
-	if (status == CAD_OK)
-		kn_cuda_unpack(&e->layout, image, i, pieces, packed, span);
-	free(packed);
-	return status;
+	for (size_t first = all.first, next; first < end && error == cudaSuccess; first = next) {
+		const size_t fit = kn_cuda_pieces_in(&e->layout, first, KN_STAGING_BYTES),
+			     at = kn_cuda_piece_at(&e->layout, first);
+		next = fit < end - first ? first + fit : end;
+		struct kn_cuda_buffer *buffer = kn_cuda_staging_take(&device->staging);
+		error = kn_cuda_staging_fetch(
+			&device->staging, buffer, e->memory + at, kn_cuda_piece_at(&e->layout, next) - at);
+		if (error == cudaSuccess)
+			kn_cuda_unpack(&e->layout, image, i, { first, next - first }, buffer->bytes, span);
+		kn_cuda_staging_give(&device->staging, buffer);
+	}
+	return kn_cuda_outcome(device, error, "while an expert was given away");
 }
 
 enum cad_status kn_cuda_expert_unpack(struct kn_device *device, const struct kn_expert *expert,

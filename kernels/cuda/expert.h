@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Experts in device memory; pack.h says how they lie there. */
+/* Experts in device memory, a slot each (slots.h); pack.h says how they lie there. */
 #ifndef CADRE_KERNELS_CUDA_EXPERT_H
 #define CADRE_KERNELS_CUDA_EXPERT_H
 
@@ -7,7 +7,7 @@
 
 /* `own` of struct kn_expert. */
 struct kn_cuda_expert {
-	uint8_t *memory;
+	uint8_t *memory; /* a slot */
 	struct kn_cuda_layout layout;
 	struct kn_cuda_view view;
 };

@@ -10,6 +10,18 @@ enum {
 	/* of a queue: what an operator's host arrays and results pass through; more is several
 	 * goes */
 	KN_WINDOW_BYTES = 8 << 20,
+	/* what experts pass through on their way to the device: pinned memory */
+	KN_STAGING_BUFFERS = 4,
+#ifdef KN_EMU /* so that small experts take several */
+	KN_STAGING_BYTES = 64 << 10,
+	KN_CHUNK_BYTES = 1 << 20,
+#else
+	KN_STAGING_BYTES = 4 << 20, /* each */
+	KN_CHUNK_BYTES = 1 << 30,   /* of device memory for experts, taken at once */
+#endif
+	/* one part of so many of the device's memory is left to its driver, and to what rounding
+	 * takes */
+	KN_DRIVER_PART = 128,
 	KN_ROW_THREADS = 256, /* of a block that makes one row */
 	/* an expert with fewer rows than this has tiles of few rows */
 	KN_MANY_ROWS = 16,

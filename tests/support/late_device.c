@@ -29,6 +29,11 @@ static struct kn_device *inner_of(const struct kn_device *device) { return late_
 MADE(matrix)
 MADE(table)
 
+static enum cad_status late_expert_reserve(struct kn_device *device, uint64_t bytes, size_t count)
+{
+	return inner_of(device)->ops->expert_reserve(inner_of(device), bytes, count);
+}
+
 static enum cad_status late_expert_create(struct kn_device *device, const struct kn_expert_source *source,
 	enum cad_weights weights, struct kn_expert *expert)
 {
@@ -129,6 +134,7 @@ static const struct kn_ops memory_ops = {
 	.matrix_destroy = late_matrix_destroy,
 	.table_create = late_table_create,
 	.table_destroy = late_table_destroy,
+	.expert_reserve = late_expert_reserve,
 	.expert_create = late_expert_create,
 	.expert_destroy = late_expert_destroy,
 	.expert_unpack = late_expert_unpack,
