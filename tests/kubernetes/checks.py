@@ -191,6 +191,7 @@ def check_images(manifests, _):
 
 
 GPU = "nvidia.com/gpu"
+GPU_PROFILES = ("int8", "int4", "f32", "bf16-sm90")
 
 
 def check_gpus(manifests, folder):
@@ -206,8 +207,9 @@ def check_gpus(manifests, folder):
             yield f"{name}: it is not only for machines with GPUs"
         if not count and workload.pod.keys() & {"runtimeClassName", "tolerations", "nodeSelector"}:
             yield f"{name}: it has no GPU, and is for machines that have"
-        if count and manifests.pod("placement", folder).config["numerics"] != "int8":
-            yield "placement: GPUs compute in profile int8"
+        numerics = manifests.pod("placement", folder).config["numerics"]
+        if count and numerics not in GPU_PROFILES:
+            yield f"placement: GPUs do not compute in profile {numerics}"
 
 
 def check_ports(manifests, folder):

@@ -70,7 +70,7 @@ MISTAKES = [
     ("components/monitoring/metrics.yaml", "        - port: 7401\n", "", "check_network", "a pod of the namespace monitoring to expert"),
     ("components/model/kustomization.yaml", "behavior: merge", "behavior: create", "kustomize", "can not use behavior: 'create'"),
     ("components/gpu/kustomization.yaml", "CADRE_DEVICE=cuda:0", "CADRE_DRAIN=1m", "check_gpus", "has 1 GPUs, and computes on cpu"),
-    ("components/gpu/kustomization.yaml", "CADRE_NUMERICS=int8", "CADRE_NUMERICS=f32", "check_gpus", "GPUs compute in profile int8"),
+    ("components/gpu/kustomization.yaml", "CADRE_NUMERICS=int8", "CADRE_NUMERICS=bf16", "check_gpus", "GPUs do not compute in profile bf16"),
     ("components/gpu/kustomization.yaml", "CADRE_DEVICE=cuda:0", "CADRE_DEVICE=cuda:first", "check_programs", "cuda:first"),
     ("components/gpu/expert.yaml", "image: cadre-cuda", "image: cadre", "check_images", "the image is cadre, not cadre-cuda:0.2.0"),
     ("components/gpu/expert.yaml", "operator: Exists", "operator: Equal", "check_gpus", "the taint of machines with GPUs"),
