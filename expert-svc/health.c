@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 static const struct {
-	const char *name, *help, *kind;
+	const char *name, *help;
 } values[KN_HEALTH_COUNT] = {
 	[KN_HEALTH_MEMORY_USED] = { "cadre_device_memory_used_bytes",
 		"memory of the device that is in use, by anybody" },
@@ -18,9 +18,14 @@ static const struct {
 	[KN_HEALTH_POWER] = { "cadre_device_power_watts", "power that the device draws" },
 	[KN_HEALTH_TEMPERATURE] = { "cadre_device_temperature_celsius", "temperature of the device" },
 	[KN_HEALTH_ECC_CORRECTED] = { "cadre_device_ecc_errors",
-		"errors of the device's memory since its driver was loaded", "corrected" },
+		"errors of the device's memory since its driver was loaded" },
 	[KN_HEALTH_ECC_UNCORRECTED] = { "cadre_device_ecc_errors",
-		"errors of the device's memory since its driver was loaded", "uncorrected" },
+		"errors of the device's memory since its driver was loaded" },
+};
+
+static const char *const kinds[KN_HEALTH_COUNT] = {
+	[KN_HEALTH_ECC_CORRECTED] = "corrected",
+	[KN_HEALTH_ECC_UNCORRECTED] = "uncorrected",
 };
 
 static const char *const reasons[KN_THROTTLE_COUNT] = {
@@ -32,12 +37,12 @@ static const char *const reasons[KN_THROTTLE_COUNT] = {
 
 static void show_value(struct ex_health *health, struct cad_metrics *metrics, enum kn_health_value which, double value)
 {
-	const struct cad_label kind = { "kind", values[which].kind };
+	const struct cad_label kind = { "kind", kinds[which] };
 	if (!health->values[which] && isnan(value))
 		return;
 	if (!health->values[which])
-		health->values[which] = cad_metrics_gauge(
-			metrics, values[which].name, values[which].help, &kind, values[which].kind != NULL);
+		health->values[which] =
+			cad_metrics_gauge(metrics, values[which].name, values[which].help, &kind, kinds[which] != NULL);
 	cad_gauge_set(health->values[which], value);
 }
 
