@@ -71,7 +71,7 @@ static const struct refusal {
 	{ "CADRE_BACKENDS=/nowhere", KN_DEVICE_EMU, 0,
 		"there is no device 'emu': its library /nowhere/libcadre-emu.so is not there; './cadre build' makes it" },
 	{ "CADRE_BACKENDS=/nowhere", KN_DEVICE_CUDA, 0,
-		"there is no device 'cuda': its library /nowhere/libcadre-cuda.so is not there; './cadre build' makes it where nvcc is" },
+		"there is no device 'cuda': its library /nowhere/libcadre-cuda.so is not there; './cadre build' makes it where nvcc is, and the package cadre-cuda has it" },
 };
 
 /* In a process of its own: what the environment says is read once. */
