@@ -18,6 +18,7 @@ struct ex_engine {
 	struct ex_step step;
 	struct ex_counters counters;
 	struct ex_work work;
+	struct ex_memory memory; /* as it was reserved */
 	/* THREADED */
 	struct cad_mailbox *outbox; /* jobs whose answers wait for the exchange thread */
 	pthread_t thread;
@@ -280,6 +281,62 @@ static void metrics_register(struct ex_engine *engine, struct cad_metrics *metri
 		(double[]){ 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096 }, 13);
 }
 
+static double read_bytes(void *context) { return (double)*(const uint64_t *)context; }
+
+static void memory_register(const struct ex_memory *memory, struct cad_metrics *metrics)
+{
+	const struct {
+		const char *part;
+		const uint64_t *bytes;
+	} parts[] = {
+		{ "weights", &memory->weights_bytes },
+		{ "steps", &memory->step_bytes },
+		{ "queue", &memory->queue_bytes },
+		{ "driver", &memory->driver_bytes },
+	};
+
+	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+		cad_metrics_gauge_read(metrics, "cadre_expert_memory_planned_bytes",
+			"memory of the device as it was planned at start, by what it is for",
+			&(struct cad_label){ "part", parts[i].part }, 1, read_bytes, (void *)parts[i].bytes);
+	cad_metrics_gauge_read(metrics, "cadre_expert_memory_device_bytes",
+		"memory of the device; 0: it computes in the host's", NULL, 0, read_bytes,
+		(void *)&memory->device_bytes);
+	cad_metrics_gauge_read(
+		metrics, "cadre_expert_slots", "experts that fit", NULL, 0, read_bytes, (void *)&memory->slots);
+	cad_metrics_gauge_read(metrics, "cadre_expert_slot_bytes", "memory that an expert takes", NULL, 0, read_bytes,
+		(void *)&memory->slot_bytes);
+}
+
+enum cad_status ex_engine_plan(const struct ex_engine *engine, const struct kn_device_info *device,
+	uint64_t memory_bytes, uint32_t nodes, struct ex_memory *memory, struct cad_error *error)
+{
+	const struct ex_memory_ask ask = {
+		.device = device,
+		.memory_bytes = memory_bytes,
+		.nodes = nodes,
+		.step_bytes = ex_exec_bytes(&engine->step.exec),
+		.expert_bytes = ex_store_expert_bytes(engine->store),
+		.experts = (uint64_t)cad_model_spec_moe_layers(engine->spec) * engine->spec->gate.experts,
+	};
+	enum cad_status status = ex_memory_plan(&ask, memory, error);
+	if (status == CAD_OK)
+		ex_memory_log(memory, device->name);
+	return status;
+}
+
+enum cad_status ex_engine_reserve(struct ex_engine *engine, const struct ex_memory *memory, struct cad_error *error)
+{
+	enum cad_status status = ex_store_reserve(engine->store, memory->weights_bytes, error);
+	if (status != CAD_OK)
+		return status;
+
+	engine->memory = *memory;
+	if (engine->options.metrics)
+		memory_register(&engine->memory, engine->options.metrics);
+	return CAD_OK;
+}
+
 /* ---- life ---- */
 
 static const char *profiles_text(uint32_t profiles, char text[80])
@@ -324,11 +381,13 @@ static enum cad_status parts_create(struct ex_engine *engine, struct cad_error *
 	uint32_t pairs_max = o->step_pairs_max > spec->gate.experts ? o->step_pairs_max : spec->gate.experts;
 	unsigned threads = o->threads > 0 ? o->threads : kn_threads_default();
 	enum cad_status status = CAD_OK;
+	char has[EX_MEMORY_TEXT_BYTES];
 
 	if (!engine->queue)
 		status = o->device->ops->queue_create(o->device, threads, &engine->queue);
 	if (status != CAD_OK)
-		return cad_error_set(error, status, "cannot create a compute queue of %u threads", threads);
+		return cad_error_set(error, status, "cannot create a compute queue of %u threads: %s", threads,
+			ex_memory_free_text(o->device, has));
 
 	if (ex_work_init(&engine->work, spec->layers_count, spec->gate.experts) != CAD_OK ||
 		ex_inbox_init(&engine->inbox, o->requests_max) != CAD_OK ||
@@ -337,8 +396,8 @@ static enum cad_status parts_create(struct ex_engine *engine, struct cad_error *
 		ex_exec_init(&engine->step.exec, engine->queue, o->step_rows_max, pairs_max, spec->hidden,
 			spec->expert.size) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_MEMORY,
-			"no memory for steps of %u rows and %u pairs: lower --step-rows and --step-pairs",
-			o->step_rows_max, pairs_max);
+			"no memory for steps of %u rows and %u pairs: %s; lower --step-rows and --step-pairs, or end what else uses it",
+			o->step_rows_max, pairs_max, ex_memory_free_text(o->device, has));
 	return CAD_OK;
 }
 

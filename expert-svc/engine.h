@@ -23,6 +23,7 @@
 #include "common/model/model.h"
 #include "common/cluster/settings.h"
 #include "common/transport/transport.h"
+#include "expert-svc/store/memory.h"
 #include "expert-svc/store/weight_store.h"
 #include "expert-svc/work.h"
 #include "kernels/kernels.h"
@@ -66,6 +67,16 @@ void ex_engine_stop(struct ex_engine *engine);
 /* No request may be held: stop the transport's intake, then poll and deliver until ex_engine_idle.
  * NULL is allowed. */
 void ex_engine_destroy(struct ex_engine *engine);
+
+/* How much of the device's memory is for weights (ex_memory_plan), beside what steps take; the log
+ * says it. `device` is how it was before the engine was made; memory_bytes and nodes as in struct
+ * ex_memory_ask. */
+CAD_MUST_USE enum cad_status ex_engine_plan(const struct ex_engine *engine, const struct kn_device_info *device,
+	uint64_t memory_bytes, uint32_t nodes, struct ex_memory *memory, struct cad_error *error);
+/* Takes the memory that was planned for weights, which bounds them from now on; metrics show the
+ * plan. Once, before anything is loaded. CAD_ERR_MEMORY: it is not there any more. */
+CAD_MUST_USE enum cad_status ex_engine_reserve(
+	struct ex_engine *engine, const struct ex_memory *memory, struct cad_error *error);
 
 /* Packs one expert from the checkpoint; blocks. Loading what is already held is OK.
  * CAD_ERR_EXHAUSTED: no room in memory_bytes; CAD_ERR_RANGE: no such expert. */

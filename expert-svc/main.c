@@ -61,9 +61,9 @@ static const struct cad_option table[] = {
 	CAD_OPTION_STRING(
 		struct options, cluster, "cluster", "", "refuse to join a cluster with another name; empty: any"),
 	CAD_OPTION_BYTES(struct options, memory, "memory", "0", 0, UINT64_MAX,
-		"memory for expert weights; 0: four fifths of what is free at start"),
+		"memory for expert weights; 0: four fifths of what is free at start, or what a GPU has but for a reserve"),
 	CAD_OPTION_U32(struct options, memory_nodes, "memory-nodes", "1", 1, CAD_NODES_MAX,
-		"expert nodes on this machine, which share those four fifths"),
+		"expert nodes on this machine, or on its GPU, which share that"),
 	CAD_OPTION_U32(struct options, threads, "threads", "0", 0, KN_THREADS_MAX,
 		"compute threads; 0: the cores of this process, or its CPU quota rounded up if that is less"),
 	CAD_OPTION_U32(struct options, load_threads, "load-threads", "1", 1, 16,
@@ -142,6 +142,7 @@ struct program {
 	struct cad_rpc_wakeup device_failed;
 	struct cad_cluster_facts facts;
 	struct ex_engine *engine;
+	struct ex_memory memory;
 	struct cad_transport *transport;
 	struct ex_asker *asker;
 	struct ex_giver *giver;
@@ -438,19 +439,15 @@ static enum cad_status open_model(struct program *p, struct cad_error *error)
 	return CAD_OK;
 }
 
-/* How much of the device this node may fill with weights. */
-static enum cad_status size_memory(struct program *p, struct cad_error *error)
+/* Of the host's memory, which a process can use too much of. */
+static enum cad_status check_memory(struct program *p, struct cad_error *error)
 {
 	(void)error;
-	struct options *o = &p->options;
-	uint64_t free_bytes = p->device_info.memory_bytes;
-
-	if (o->memory == 0)
-		o->memory = free_bytes / 5 * 4 / o->memory_nodes;
-	else if (o->memory > free_bytes)
+	uint64_t memory = p->options.memory, free_bytes = p->device_info.memory_bytes;
+	if (p->device_info.memory_total_bytes == 0 && memory > free_bytes)
 		cad_log_warn("expert",
 			"--memory exceeds the free memory: this node may be killed before it has used that much",
-			CAD_U("memory_bytes", o->memory), CAD_U("free_bytes", free_bytes));
+			CAD_U("memory_bytes", memory), CAD_U("free_bytes", free_bytes));
 	return CAD_OK;
 }
 
@@ -481,17 +478,6 @@ static enum cad_status ask_cluster(struct program *p, struct cad_error *error)
 static enum cad_status start_workers(struct program *p, struct cad_error *error)
 {
 	return cad_workers_create(kn_threads_default(), &p->device->workers, error);
-}
-
-static enum cad_status check_memory(struct program *p, struct cad_error *error)
-{
-	uint64_t expert_bytes = kn_expert_bytes(p->device, p->model, cad_settings_expert_weights(&p->facts.settings));
-
-	if (p->options.memory < expert_bytes)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED,
-			"there are %llu bytes for expert weights, but one expert of this model takes %llu: give this node more with --memory",
-			(unsigned long long)p->options.memory, (unsigned long long)expert_bytes);
-	return CAD_OK;
 }
 
 /* Before the engine takes the device's memory. */
@@ -540,7 +526,6 @@ static enum cad_status create_engine(struct program *p, struct cad_error *error)
 	options.device = p->device;
 	options.threads = p->options.threads;
 	options.settings = &p->facts.settings;
-	options.memory_bytes = p->options.memory;
 	options.requests_max = p->options.requests_max;
 	options.step_rows_max = p->options.step_rows;
 	options.step_pairs_max = p->options.step_pairs;
@@ -551,6 +536,19 @@ static enum cad_status create_engine(struct program *p, struct cad_error *error)
 	options.device_failed_context = p;
 
 	return ex_engine_create(&options, &p->engine, error);
+}
+
+/* What is free counts as it was at start: since then, this process alone has taken any. */
+static enum cad_status plan_memory(struct program *p, struct cad_error *error)
+{
+	return ex_engine_plan(
+		p->engine, &p->device_info, p->options.memory, p->options.memory_nodes, &p->memory, error);
+}
+
+/* When the probe of the kernels has given back what it took. */
+static enum cad_status reserve_memory(struct program *p, struct cad_error *error)
+{
+	return ex_engine_reserve(p->engine, &p->memory, error);
 }
 
 /* Parts asked for by loader threads, or given to others. */
@@ -662,7 +660,7 @@ static enum cad_status create_control(struct program *p, struct cad_error *error
 		.ask = ex_asker_get,
 		.asker = p->asker,
 		.metrics = p->service.metrics,
-		.memory_bytes = p->options.memory,
+		.memory_bytes = p->memory.weights_bytes,
 		.speed = p->options.speed,
 		.kernels_fingerprint = p->kernels_fingerprint,
 		.device = &p->device_info,
@@ -696,7 +694,7 @@ static enum cad_status start_exchange(struct program *p, struct cad_error *error
  * has weights to count and kernels to fingerprint. */
 static enum cad_status (*const startup[])(struct program *p, struct cad_error *error) = {
 	open_model,
-	size_memory,
+	check_memory,
 	create_reactor,
 	create_http,
 	ask_cluster,
@@ -704,8 +702,9 @@ static enum cad_status (*const startup[])(struct program *p, struct cad_error *e
 	create_watch,
 	measure_speed,
 	create_engine,
-	check_memory,
+	plan_memory,
 	fingerprint_kernels,
+	reserve_memory,
 	create_exchange,
 	create_control,
 	watch,

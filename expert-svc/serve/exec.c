@@ -29,6 +29,11 @@ enum cad_status ex_exec_init(
 	return CAD_ERR_MEMORY;
 }
 
+uint64_t ex_exec_bytes(const struct ex_exec *exec)
+{
+	return exec->x_bytes + exec->y_bytes + exec->rows_bytes + exec->sums_bytes + exec->scratch_bytes;
+}
+
 void ex_exec_fini(struct ex_exec *exec)
 {
 	if (!exec->queue)

@@ -25,6 +25,8 @@ struct ex_exec {
 
 CAD_MUST_USE enum cad_status ex_exec_init(
 	struct ex_exec *exec, struct kn_queue *queue, size_t rows_max, size_t pairs_max, size_t hidden, size_t ffn);
+/* What it takes of the device's memory. */
+uint64_t ex_exec_bytes(const struct ex_exec *exec);
 void ex_exec_fini(struct ex_exec *exec);
 
 /* Computes the batch and writes each segment's sums into its job's answer; moves the jobs' progress

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "expert-svc/store/weight_store.h"
 
+#include "common/base/bytes.h"
+#include "expert-svc/store/memory.h"
 #include "kernels/image.h"
 #include "kernels/packed.h"
 #include "kernels/source.h"
@@ -87,6 +89,22 @@ enum cad_status ex_store_create(
 	return CAD_OK;
 }
 
+enum cad_status ex_store_reserve(struct ex_store *store, uint64_t memory_bytes, struct cad_error *error)
+{
+	struct kn_device *device = store->options.device;
+	const uint64_t slots = memory_bytes / store->expert_bytes;
+	char bytes[CAD_BYTES_TEXT_BYTES], has[EX_MEMORY_TEXT_BYTES];
+	CAD_ASSERT(ex_store_count(store) == 0);
+
+	if (device->ops->expert_reserve(device, store->expert_bytes, (size_t)slots) != CAD_OK)
+		return cad_error_set(error, CAD_ERR_MEMORY,
+			"%s for the weights of %llu experts cannot be had: %s; another process has taken it since this one looked: end that, or give this node less with --memory",
+			cad_bytes_text(slots * store->expert_bytes, bytes), (unsigned long long)slots,
+			ex_memory_free_text(device, has));
+	store->options.memory_bytes = memory_bytes;
+	return CAD_OK;
+}
+
 static void entry_destroy(struct ex_store *store, struct entry *entry)
 {
 	store->options.device->ops->expert_destroy(store->options.device, &entry->expert);
@@ -109,6 +127,19 @@ void ex_store_destroy(struct ex_store *store)
 	pthread_mutex_destroy(&store->lock);
 	free(store->slots);
 	free(store);
+}
+
+static enum cad_status refuse(
+	const struct ex_store *store, uint32_t layer, uint32_t expert, enum cad_status status, struct cad_error *error)
+{
+	char bytes[CAD_BYTES_TEXT_BYTES], has[EX_MEMORY_TEXT_BYTES];
+	if (status != CAD_ERR_MEMORY)
+		return cad_error_set(
+			error, status, "the device failed while expert %u of layer %u was loaded", expert, layer);
+	return cad_error_set(error, status,
+		"no memory for expert %u of layer %u, which takes %s: %s; end what else uses it, or give this node less with --memory",
+		expert, layer, cad_bytes_text(store->expert_bytes, bytes),
+		ex_memory_free_text(store->options.device, has));
 }
 
 /* Packs one expert; the slow part, without the lock. */
@@ -135,9 +166,7 @@ static enum cad_status entry_create(struct ex_store *store, uint32_t layer, uint
 	cad_model_forget_expert(options->model, layer, expert);
 	if (status != CAD_OK) {
 		free(made);
-		return cad_error_set(error, status,
-			"expert %u of layer %u: the device has no room for %llu bytes of weights", expert, layer,
-			(unsigned long long)store->expert_bytes);
+		return refuse(store, layer, expert, status, error);
 	}
 
 	if (!weights)
@@ -262,7 +291,6 @@ struct kn_expert_source ex_store_image(const struct ex_store *store, uint32_t la
 }
 
 enum cad_weights ex_store_weights(const struct ex_store *store) { return store->options.weights; }
-struct kn_device *ex_store_device(const struct ex_store *store) { return store->options.device; }
 
 enum cad_status ex_store_read(
 	struct ex_store *store, uint32_t layer, uint32_t expert, uint64_t begin, size_t count, void *out)

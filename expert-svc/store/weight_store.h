@@ -37,6 +37,10 @@ CAD_MUST_USE enum cad_status ex_store_create(
 /* No reader and no writer may be left. NULL is allowed. */
 void ex_store_destroy(struct ex_store *store);
 
+/* Memory for so many experts of the largest size, taken now as far as the device has memory of its
+ * own, and the bound from now on. Once, before anything is loaded. CAD_ERR_MEMORY: it is not there. */
+CAD_MUST_USE enum cad_status ex_store_reserve(struct ex_store *store, uint64_t memory_bytes, struct cad_error *error);
+
 /* What an expert is packed from, when that is known already. */
 struct ex_weights {
 	const void *image; /* NULL: the checkpoint's tensors */
@@ -60,7 +64,6 @@ CAD_MUST_USE enum cad_status ex_store_read(
 struct kn_expert_source ex_store_image(const struct ex_store *store, uint32_t layer, uint32_t expert);
 
 enum cad_weights ex_store_weights(const struct ex_store *store);
-struct kn_device *ex_store_device(const struct ex_store *store);
 
 /* Any thread. */
 bool ex_store_holds(const struct ex_store *store, uint32_t layer, uint32_t expert);

@@ -5,6 +5,7 @@
 #include "kernels/source.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 enum { PART_BYTES_MIN = 16 << 10 };
 
@@ -77,10 +78,9 @@ static enum cad_status load_from_node(
 	const struct ex_load_run *run, struct ex_load_result *result, struct cad_error *error)
 {
 	struct ex_store *store = ex_engine_store(run->engine);
-	struct kn_device *device = ex_store_device(store);
 	struct kn_expert_source form = ex_store_image(store, run->layer, run->expert);
 	size_t bytes = (size_t)kn_image_bytes(&form);
-	uint8_t *image = device->ops->host_alloc(device, bytes);
+	uint8_t *image = malloc(bytes); /* a device packs from any memory */
 
 	if (!image) {
 		pass_over(result, EX_SOURCE_REFUSED, "this node has no memory for an expert on its way");
@@ -94,7 +94,7 @@ static enum cad_status load_from_node(
 		result->image_bytes = bytes;
 		status = ex_store_load(store, run->layer, run->expert, &weights, &result->loaded, error);
 	}
-	device->ops->host_release(device, image, bytes);
+	free(image);
 	return status;
 }
 
@@ -112,12 +112,11 @@ static enum cad_status load_from_checkpoint(
 	const struct ex_load_run *run, struct ex_load_result *result, struct cad_error *error)
 {
 	struct ex_store *store = ex_engine_store(run->engine);
-	struct kn_device *device = ex_store_device(store);
 	struct kn_expert_source form = ex_store_image(store, run->layer, run->expert),
 				source = kn_expert_source_of(ex_engine_model(run->engine), run->layer, run->expert);
 	size_t bytes = (size_t)kn_image_bytes(&form);
 	bool make = cad_dtype_quantised(form.gate.dtype) && source.gate.dtype != form.gate.dtype;
-	void *image = make ? device->ops->host_alloc(device, bytes) : NULL;
+	void *image = make ? malloc(bytes) : NULL;
 	char checksum[33];
 	enum cad_status status = CAD_ERR_CANCELLED;
 
@@ -130,7 +129,7 @@ static enum cad_status load_from_checkpoint(
 		result->image_bytes = bytes;
 		status = ex_store_load(store, run->layer, run->expert, &weights, &result->loaded, error);
 	}
-	device->ops->host_release(device, image, bytes);
+	free(image);
 	return status;
 }
 
