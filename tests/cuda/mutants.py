@@ -17,6 +17,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FFN, F32, QUANTISE, ROWS, COMBINE = ("kernels/cuda/%s.cu" % name for name in ("ffn", "ffn_f32", "quantise", "rows", "combine"))
+EXPERT, SLOTS, STAGING = ("kernels/cuda/%s.cc" % name for name in ("expert", "slots", "staging"))   # of the host: tested by test_cuda_memory
 
 MUTANTS = (
     ("no barrier after the rows", FFN, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
@@ -68,6 +69,22 @@ MUTANTS = (
     ("no barrier in the reduction", COMBINE, "s->low[warp] = low;\n\t}\n\t__syncthreads();", "s->low[warp] = low;\n\t}"),
     ("the last pair is left out", COMBINE, "for (uint32_t p = begin; p < end; p++) {\n\t\tconst float y", "for (uint32_t p = begin; p + 1 < end; p++) {\n\t\tconst float y"),
     ("widths of the first warp alone", COMBINE, "for (uint32_t w = 0; w < WARPS; w++) {", "for (uint32_t w = 0; w < 1; w++) {"),
+    ("a buffer is filled again too early", STAGING, "\t(void)kn_cuda_staging_wait(buffer);\n", ""),
+    ("a fetch is not waited for", STAGING, "error == cudaSuccess ? kn_cuda_staging_wait(buffer) : error", "error"),
+    ("the event is before the copy", STAGING, "cudaError_t error = cudaMemcpyAsync(to, buffer->bytes, bytes, cudaMemcpyHostToDevice, staging->stream);\n"
+     "\treturn error == cudaSuccess ? cudaEventRecord(buffer->copied, staging->stream) : error;",
+     "cudaError_t error = cudaEventRecord(buffer->copied, staging->stream);\n"
+     "\treturn error == cudaSuccess ? cudaMemcpyAsync(to, buffer->bytes, bytes, cudaMemcpyHostToDevice, staging->stream) : error;"),
+    ("one buffer for two", STAGING, "staging->count--;", "staging->count -= staging->count > 1;"),
+    ("the last copy is not waited for", EXPERT, "error = kn_cuda_staging_wait(buffer);", ";"),
+    ("a buffer is given back before it is sent", EXPERT, "error = kn_cuda_staging_send(staging, buffer, memory + at, bytes);\n\t\tkn_cuda_staging_give(staging, buffer);",
+     "kn_cuda_staging_give(staging, buffer);\n\t\terror = kn_cuda_staging_send(staging, buffer, memory + at, bytes);"),
+    ("an expert that goes keeps its slot", EXPERT, "\t\tkn_cuda_slot_give(&kn_cuda_device_of(device)->slots, e->memory);\n\tfree(e);", "\t\t;\n\tfree(e);"),
+    ("one slot for two", SLOTS, "slots->unused[--slots->unused_count] : nullptr", "slots->unused[slots->unused_count - 1] : nullptr"),
+    ("slots overlap", SLOTS, "chunk + i * bytes", "chunk + i * (bytes - KN_SLOT_ALIGNMENT)"),
+    ("a slot goes back to the device", SLOTS, "if (!is_slot(slots, slot)) {", "if (true) {"),
+    ("what is no slot becomes one", SLOTS, "if (!is_slot(slots, slot)) {", "if (!slot) {"),
+    ("half reserved", SLOTS, "\telse\n\t\tgive_back(slots);", ""),
     ("rounded in single precision", COMBINE, "rint(static_cast<double>(c.pairs[p].weight) * static_cast<double>(y) * c.inverse)", "rint(static_cast<double>(c.pairs[p].weight * y) * c.inverse)"),
 )
 
@@ -80,8 +97,8 @@ class Build:
         self.suffix, self.device = ("-check", "cadre_cuda_device_check") if check else ("", "cadre_cuda_device")
         self.seeds = (0, 2) if check else (0, 1, 2, 3)
         commands = json.loads((build / "compile_commands.json").read_text())
-        self.commands = {entry["file"]: entry for entry in commands if f"{self.device}.dir" in entry["command"]}
         emu, library = ("cadre_emu_check", "cadre_emu_library_check") if check else ("cadre_emu", "cadre_emu_library")
+        self.commands = {entry["file"]: entry for entry in commands if any(f"{target}.dir" in entry["command"] for target in (self.device, library))}
         folder = build / "kernels" / "cuda" / "CMakeFiles"
         self.objects = [path for target in (emu, library, "cadre_cuda_c", self.device) for path in (folder / f"{target}.dir").rglob("*.o")]
 
@@ -99,11 +116,11 @@ class Build:
         subprocess.run(["g++", "-shared", "-o", folder / "libcadre-emu.so", made, *others, "-ldl"], check=True)
         return None
 
-    def notices(self, folder):
+    def notices(self, program, folder):
         """What the test says, in one of the orders; None: nothing."""
         for seed in self.seeds:
             try:
-                done = subprocess.run([self.build / "tests" / "test_cuda_device"], cwd=ROOT, capture_output=True, text=True, timeout=300,
+                done = subprocess.run([self.build / "tests" / program], cwd=ROOT, capture_output=True, text=True, timeout=300,
                                       env={**os.environ, "CADRE_BACKENDS": str(folder), "CADRE_EMU_SEED": str(seed)})
             except subprocess.TimeoutExpired:
                 return "time"
@@ -118,7 +135,7 @@ def noticed(builds, file, text):
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
             refused = build.link(file, text, folder)
-            found = f"does not compile: {refused}" if refused else build.notices(folder)
+            found = f"does not compile: {refused}" if refused else build.notices("test_cuda_memory" if file.endswith(".cc") else "test_cuda_device", folder)
         if found:
             return f"{'checking' if build.suffix else 'fast':10} {found}"
     return None

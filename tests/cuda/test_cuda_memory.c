@@ -6,6 +6,7 @@
 #include "common/base/clock.h"
 #include "kernels/backend.h"
 #include "kernels/image.h"
+#include "tests/support/expert_calls.h"
 #include "tests/support/must.h"
 #include "tests/support/op_check.h"
 
@@ -324,6 +325,95 @@ static void loads_run_beside_steps(void **state)
 	device->ops->destroy(device);
 }
 
+/* ---- a node's engine ---- */
+
+static struct ex_engine *engine_on(struct kn_device *device, struct expert_world *world)
+{
+	struct ex_engine_options options;
+	struct ex_engine *engine;
+	struct cad_error error = { 0 };
+
+	world->settings.profile = CAD_PROFILE_INT8;
+	world->settings.weights = CAD_WEIGHTS_INT8;
+	ex_engine_options_default(&options);
+	options.model = world->model;
+	options.device = device;
+	options.settings = &world->settings;
+	options.step_rows_max = options.step_pairs_max = 64;
+	must(ex_engine_create(&options, &engine, &error), &error);
+	return engine;
+}
+
+/* Another process has taken all but some of it. */
+static void take_all_but(struct kn_device *device, uint64_t bytes)
+{
+	char taken[32];
+	snprintf(taken, sizeof taken, "%llu", (unsigned long long)(free_bytes(device) - bytes));
+	setenv("CADRE_EMU_TAKEN", taken, 1);
+}
+
+/* Between the look and the taking. */
+static void memory_that_went_meanwhile_is_not_half_taken(void **state)
+{
+	(void)state;
+	struct kn_device *device = open_device();
+	struct expert_world world;
+	struct ex_memory memory;
+	struct ex_loaded loaded;
+	struct cad_error error = { 0 };
+	struct kn_device_info info;
+
+	expert_world_init(&world, "qwen3moe-a");
+	device->ops->describe(device, &info);
+	struct ex_engine *engine = engine_on(device, &world);
+	must(ex_engine_plan(engine, &info, 0, 1, &memory, &error), &error);
+	assert_int_equal(memory.slots, 48);
+
+	take_all_but(device, memory.weights_bytes - 1);
+	uint64_t before = free_bytes(device);
+	assert_int_equal(ex_engine_reserve(engine, &memory, &error), CAD_ERR_MEMORY);
+	assert_non_null(strstr(error.text, "for the weights of 48 experts cannot be had: device 'emu:0' has "));
+	assert_non_null(strstr(error.text, "another process has taken it"));
+	assert_int_equal(free_bytes(device), before);
+	unsetenv("CADRE_EMU_TAKEN");
+
+	must(ex_engine_reserve(engine, &memory, &error), &error);
+	setenv("CADRE_EMU_TAKEN", "0xffffffffffff", 1); /* from now on, that is nothing to this node */
+	for (uint32_t expert = 0; expert < 8; expert++)
+		must(ex_engine_load(engine, 1, expert, &loaded, &error), &error);
+	unsetenv("CADRE_EMU_TAKEN");
+	ex_engine_destroy(engine);
+	expert_world_fini(&world);
+	device->ops->destroy(device);
+}
+
+/* Without slots: what does not fit is refused with what there is, and what is there stays. */
+static void a_load_without_memory_is_refused(void **state)
+{
+	(void)state;
+	struct kn_device *device = open_device();
+	struct expert_world world;
+	struct ex_loaded loaded;
+	struct cad_error error = { 0 };
+
+	expert_world_init(&world, "qwen3moe-a");
+	struct ex_engine *engine = engine_on(device, &world);
+	uint64_t bytes = ex_engine_expert_bytes(engine);
+	take_all_but(device, 2 * bytes + bytes / 2);
+	must(ex_engine_load(engine, 1, 0, &loaded, &error), &error);
+	must(ex_engine_load(engine, 1, 1, &loaded, &error), &error);
+	assert_int_equal(ex_engine_load(engine, 1, 2, &loaded, &error), CAD_ERR_MEMORY);
+	assert_non_null(strstr(error.text, "no memory for expert 2 of layer 1, which takes "));
+	assert_non_null(strstr(error.text, "of 4.0 GiB free; end what else uses it"));
+	assert_int_equal(ex_engine_held(engine), 2);
+	assert_int_equal(ex_engine_memory_used(engine), 2 * bytes);
+	unsetenv("CADRE_EMU_TAKEN");
+	must(ex_engine_load(engine, 1, 2, &loaded, &error), &error);
+	ex_engine_destroy(engine);
+	expert_world_fini(&world);
+	device->ops->destroy(device);
+}
+
 /* ---- no memory ---- */
 
 /* From opening on; false: something failed, and all that was there goes in order. */
@@ -388,6 +478,8 @@ int main(void)
 		cmocka_unit_test(what_is_no_slot_has_memory_of_its_own),
 		cmocka_unit_test(what_does_not_fit_is_not_half_reserved),
 		cmocka_unit_test(loads_run_beside_steps),
+		cmocka_unit_test(memory_that_went_meanwhile_is_not_half_taken),
+		cmocka_unit_test(a_load_without_memory_is_refused),
 	};
 	return cmocka_run_group_tests_name("memory", tests, make_experts, free_experts);
 }
