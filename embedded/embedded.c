@@ -2,6 +2,7 @@
 #include "common/cluster/settings_message.h"
 #include "embedded/embedded.h"
 
+#include "common/base/bytes.h"
 #include "common/transport/local.h"
 #include "expert-svc/engine.h"
 #include "kernels/packed.h"
@@ -125,6 +126,21 @@ static struct ex_engine *owner_of(void *context, uint32_t layer, uint32_t expert
 	return em->nodes[em->owner[(size_t)layer * cad_model_spec(em->model)->gate.experts + expert]].engine;
 }
 
+/* What does not fit is known before anything is read. */
+static enum cad_status reserve_experts(const struct em_embedded *em, struct cad_error *error)
+{
+	const struct cad_model_spec *spec = cad_model_spec(em->model);
+	struct kn_device *device = em->experts_device;
+	size_t experts = (size_t)cad_model_spec_moe_layers(spec) * spec->gate.experts;
+	uint64_t bytes = experts > 0 ? ex_engine_expert_bytes(em->nodes[0].engine) : 0;
+	char all[CAD_BYTES_TEXT_BYTES], has[EX_MEMORY_TEXT_BYTES];
+
+	if (experts == 0 || device->ops->expert_reserve(device, bytes, experts) == CAD_OK)
+		return CAD_OK;
+	return cad_error_set(error, CAD_ERR_EXHAUSTED, "the %zu experts of this model take %s, but %s", experts,
+		cad_bytes_text(bytes * experts, all), ex_memory_free_text(device, has));
+}
+
 static enum cad_status load_experts(struct em_embedded *em, struct cad_error *error)
 {
 	const struct ex_load_all all = {
@@ -246,7 +262,9 @@ static enum cad_status create(struct em_embedded *em, const struct em_options *o
 	if (status != CAD_OK)
 		return status;
 	assign_owners(em, options->placement_seed);
-	status = load_experts(em, error);
+	status = reserve_experts(em, error);
+	if (status == CAD_OK)
+		status = load_experts(em, error);
 	if (status != CAD_OK)
 		return status;
 	struct rt_engine_options router = options->router;

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory of expert nodes on the emulated GPU: experts that come and go under load, and too little of it."""
+import os
+
 import pytest
 
-from cluster import BIN, GOLDEN, Again, Cluster, embedded, lines_with, metric, until
+from cluster import BIN, GOLDEN, Again, Cluster, cadrectl, embedded, lines_with, metric, until
 
 MODEL = GOLDEN / 'qwen3moe-a' / 'model'
 INT8 = ['--numerics', 'int8']
@@ -67,3 +69,12 @@ def test_a_gpu_with_too_little_memory(pool, options, taken, says):
     assert expert.popen.wait(30) == 1
     assert lines_with(expert, says)
     assert [n['id'] for n in pool.status()['nodes'] if n['role'] == 'expert'] == []
+
+
+def test_a_model_that_does_not_fit():
+    """Of a program that loads all experts itself: there is room for its steps, and not for 2.3 MiB more."""
+    for mib in range(12, 40):
+        done = cadrectl('generate', '--model', MODEL, *INT8, '--device', 'emu', '--max-tokens', 1, 'hello', code=1, env={**os.environ, 'CADRE_EMU_BYTES': str(mib << 20)})
+        if 'no memory for steps' not in done.stderr:
+            break
+    assert "the 48 experts of this model take 2.3 MiB, but device 'emu:0' has " in done.stderr
