@@ -29,6 +29,7 @@
 #include "expert-svc/engine.h"
 #include "expert-svc/loader.h"
 #include "expert-svc/peers.h"
+#include "expert-svc/pinned.h"
 #include "expert-svc/speed.h"
 #include "expert-svc/transfer/giver.h"
 #include "expert-svc/watch.h"
@@ -576,6 +577,7 @@ static struct cad_transport_options exchange_options(struct program *p)
 	/* one full call always goes */
 	options.credit_bytes =
 		o->credit_bytes > options.limits.payload_bytes_max ? o->credit_bytes : options.limits.payload_bytes_max;
+	ex_pin_requests(p->device, &options);
 	options.user = p;
 	options.on_connection = on_connection;
 	options.on_request = on_request;

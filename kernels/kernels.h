@@ -28,10 +28,10 @@
  *    write to it.
  * M4 Which host memory. Any will do. From `host_alloc` a device copies fastest (a GPU: pinned
  *    memory), so what every step copies is there; a device can also write to it directly, and one
- *    operator is asked to: the logits of a large vocabulary are not worth a copy. Buffers of a
- *    transport that can register memory would come from host_alloc too; one that can send from
- *    device memory needs a memory kind in struct cad_buffer, and a rows_pack and a combine_pack
- *    that write there.
+ *    operator is asked to: the logits of a large vocabulary are not worth a copy. So are the
+ *    exchange's buffers for large calls on a GPU's node, from which rows_unpack copies without the
+ *    host. A transport that sends from device memory needs one more kind in struct cad_buffer, and
+ *    a rows_pack and a combine_pack that write there.
  * M5 Structs. An operator's argument struct is copied by the call. What it points to on the host
  *    (struct kn_matrix, kn_expert, kn_table, kn_kv, cad_gate_spec, arrays) falls under M2.
  * M6 Handles. Weights, tables and the KV cache are laid out as the device likes, behind `own`: no

@@ -9,16 +9,31 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What the bytes of a buffer are: the host's, or the host's and pinned by a device, which can then
+ * copy from there by itself. */
+enum cad_memory_kind { CAD_MEMORY_HOST, CAD_MEMORY_PINNED };
+
+/* Who pins memory: struct kn_ops' host_alloc and host_release, of a device. Any thread. */
+struct cad_pinned_memory {
+	void *(*alloc)(void *context, size_t bytes); /* 64-byte aligned; NULL: there is none left */
+	void (*release)(void *context, void *memory, size_t bytes);
+	void *context;
+};
+
 /* A buffer that the transport can send from and receive into without a copy where the hardware can
  * (registered once). */
 struct cad_buffer {
 	uint8_t *bytes; /* 64-byte aligned */
 	size_t capacity;
-	void *registration; /* the transport's own */
+	enum cad_memory_kind kind;
+	const struct cad_pinned_memory *pinned; /* of that kind: whose */
+	void *registration;                     /* the transport's own */
 };
 
-/* Page-aligned, and touched only when used, so that a generous pool costs only address space. */
-CAD_MUST_USE enum cad_status cad_buffer_map(size_t bytes, struct cad_buffer *buffer);
+/* `pinned` NULL: of the host; page-aligned, and touched only when used, so that a generous pool
+ * costs only address space. Pinned memory is taken at once. CAD_ERR_MEMORY is the only failure. */
+CAD_MUST_USE enum cad_status cad_buffer_map(
+	size_t bytes, const struct cad_pinned_memory *pinned, struct cad_buffer *buffer);
 void cad_buffer_unmap(struct cad_buffer *buffer);
 
 #endif

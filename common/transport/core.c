@@ -46,15 +46,20 @@ void cad_buffer_pool_destroy(struct cad_transport *t, struct cad_buffer_pool *po
 }
 
 enum cad_status cad_buffer_pool_create(
-	struct cad_transport *t, uint32_t count, size_t bytes, struct cad_buffer_pool *pool)
+	struct cad_transport *t, uint32_t count, size_t bytes, uint32_t pinned, struct cad_buffer_pool *pool)
 {
+	const struct cad_link_ops *ops = t->link->ops;
+
 	pool->buffers = calloc(count ? count : 1, sizeof *pool->buffers);
 	pool->free = calloc(count ? count : 1, sizeof *pool->free);
 	pool->rests_until_ns = calloc(count ? count : 1, sizeof *pool->rests_until_ns);
 	if (!pool->buffers || !pool->free || !pool->rests_until_ns)
 		return CAD_ERR_MEMORY;
 	for (; pool->count < count; pool->count++) {
-		enum cad_status status = t->link->ops->buffer_create(t->link, bytes, &pool->buffers[pool->count]);
+		struct cad_buffer *buffer = &pool->buffers[pool->count];
+		if (pool->count < pinned && ops->buffer_create(t->link, bytes, &t->options.pinned, buffer) == CAD_OK)
+			continue;
+		enum cad_status status = ops->buffer_create(t->link, bytes, NULL, buffer);
 		if (status != CAD_OK)
 			return status;
 	}

@@ -127,7 +127,9 @@ struct cad_link_ops {
 	 * which one of them wants it at the latest. Only called when attached_count > 0. */
 	size_t (*attached_turn)(struct cad_link *link, uint64_t waited_ns);
 	uint64_t (*attached_next_ns)(const struct cad_link *link);
-	enum cad_status (*buffer_create)(struct cad_link *link, size_t bytes, struct cad_buffer *buffer);
+	/* `pinned` NULL: of the host. */
+	enum cad_status (*buffer_create)(
+		struct cad_link *link, size_t bytes, const struct cad_pinned_memory *pinned, struct cad_buffer *buffer);
 	void (*buffer_destroy)(struct cad_link *link, struct cad_buffer *buffer);
 	/* All ends are closed, all kept payloads released, all buffers destroyed. */
 	void (*destroy)(struct cad_link *link);

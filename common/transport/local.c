@@ -593,10 +593,11 @@ unlock:
 
 /* ---- creation ---- */
 
-static enum cad_status local_buffer_create(struct cad_link *base, size_t bytes, struct cad_buffer *buffer)
+static enum cad_status local_buffer_create(
+	struct cad_link *base, size_t bytes, const struct cad_pinned_memory *pinned, struct cad_buffer *buffer)
 {
 	(void)base;
-	return cad_buffer_map(bytes, buffer);
+	return cad_buffer_map(bytes, pinned, buffer);
 }
 
 static void local_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer)

@@ -207,11 +207,12 @@ static enum cad_status transport_allocate(struct cad_transport *t)
 	if (!o->on_request)
 		return CAD_OK; /* a client sends from and receives into its caller's buffers */
 	size_t bytes = (size_t)o->limits.payload_bytes_max;
-	enum cad_status status = cad_buffer_pool_create(t, o->request_buffers, bytes, &t->request_pool);
+	enum cad_status status =
+		cad_buffer_pool_create(t, o->request_buffers, bytes, o->pinned_buffers, &t->request_pool);
 	if (status == CAD_OK)
-		status = cad_buffer_pool_create(t, o->answer_buffers, bytes, &t->answer_pool);
+		status = cad_buffer_pool_create(t, o->answer_buffers, bytes, 0, &t->answer_pool);
 	if (status == CAD_OK && o->on_fetch)
-		status = cad_buffer_pool_create(t, o->fetches_max, CADRE_PART_BYTES_MAX, &t->part_pool);
+		status = cad_buffer_pool_create(t, o->fetches_max, CADRE_PART_BYTES_MAX, 0, &t->part_pool);
 	return status;
 }
 
@@ -334,7 +335,7 @@ const struct cad_transport_stats *cad_transport_stats(const struct cad_transport
 
 enum cad_status cad_buffer_create(struct cad_transport *t, size_t bytes, struct cad_buffer *buffer)
 {
-	return t->link->ops->buffer_create(t->link, bytes ? bytes : 1, buffer);
+	return t->link->ops->buffer_create(t->link, bytes ? bytes : 1, NULL, buffer);
 }
 void cad_buffer_destroy(struct cad_transport *t, struct cad_buffer *buffer)
 {

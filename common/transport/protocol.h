@@ -225,8 +225,10 @@ void cad_transport_event(struct cad_transport *t, struct cad_transport_event *ev
 /* Runs those that were queued before this call; the next turn runs what the callbacks add. */
 void cad_transport_events_run(struct cad_transport *t);
 
+/* The first of them, which are used first, are pinned, as far as there is such memory; the others
+ * are the host's. */
 enum cad_status cad_buffer_pool_create(
-	struct cad_transport *t, uint32_t count, size_t bytes, struct cad_buffer_pool *pool);
+	struct cad_transport *t, uint32_t count, size_t bytes, uint32_t pinned, struct cad_buffer_pool *pool);
 void cad_buffer_pool_destroy(struct cad_transport *t, struct cad_buffer_pool *pool); /* also one created in part */
 struct cad_buffer *cad_buffer_pool_get(struct cad_transport *t, struct cad_buffer_pool *pool); /* NULL: none free */
 void cad_buffer_pool_put(

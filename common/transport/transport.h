@@ -51,6 +51,11 @@ struct cad_transport_options {
 	/* of limits.payload_bytes_max each: calls being received at once, answers being sent; 0: as
 	 * many as calls_max, costs memory only as used */
 	uint32_t request_buffers, answer_buffers;
+	/* Who receives for a device: so many of the request buffers are pinned by it, and come
+	 * first; a call that does not arrive in place, which is a large one, is then where the
+	 * device copies from. */
+	struct cad_pinned_memory pinned;
+	uint32_t pinned_buffers;
 	/* FETCHes in flight, and parts being given, each; 0: this process does neither */
 	uint32_t fetches_max;
 	/* Time during which nobody polled here does not count as silence. The side that connected

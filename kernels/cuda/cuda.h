@@ -5,7 +5,8 @@
  * profiles f32, int8 and int4.
  *
  * A queue is a stream. Host arrays that an operator reads are copied by the call into the queue's
- * window, pinned memory that has a mirror on the device, and go there in one copy. What an operator
+ * window, pinned memory that has a mirror on the device, and go there in one copy; what is large and
+ * pinned already goes to the mirror by itself. What an operator
  * writes to the host, kernels write into the window, and `wait` takes it to its place. When the
  * window is full, the operator waits for the stream and begins at the front again.
  */
@@ -99,6 +100,9 @@ void *kn_cuda_take(struct kn_cuda_queue *queue, size_t bytes);
 /* Where the device has what was taken, once it is sent. */
 const void *kn_cuda_mirror(const struct kn_cuda_queue *queue, const void *taken);
 void kn_cuda_send(struct kn_cuda_queue *queue);
+/* Sends what was taken, and then brings these bytes, for which the window has room: by the window,
+ * or, when they are many and in pinned memory, straight from there. Where the device has them. */
+const void *kn_cuda_bring(struct kn_cuda_queue *queue, const void *host, size_t bytes);
 /* After the launch that makes it. */
 void kn_cuda_deliver(struct kn_cuda_queue *queue, const struct kn_cuda_delivery *delivery);
 

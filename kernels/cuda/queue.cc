@@ -117,6 +117,29 @@ void kn_cuda_send(struct kn_cuda_queue *queue)
 	queue->sent = queue->used;
 }
 
+static bool is_pinned(const void *memory)
+{
+	cudaPointerAttributes attributes;
+	return cudaPointerGetAttributes(&attributes, memory) == cudaSuccess && attributes.type == cudaMemoryTypeHost;
+}
+
+const void *kn_cuda_bring(struct kn_cuda_queue *queue, const void *host, size_t bytes)
+{
+	if (bytes < KN_DIRECT_BYTES || !is_pinned(host)) {
+		void *taken = kn_cuda_take(queue, bytes);
+		memcpy(taken, host, bytes);
+		kn_cuda_send(queue);
+		return kn_cuda_mirror(queue, taken);
+	}
+
+	kn_cuda_send(queue);
+	void *to = queue->mirror + queue->used;
+	kn_cuda_take(queue, bytes);
+	queue->sent = queue->used; /* that part of the window stays as it is */
+	kn_cuda_note(queue, cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, queue->stream));
+	return to;
+}
+
 void kn_cuda_deliver(struct kn_cuda_queue *queue, const struct kn_cuda_delivery *delivery)
 {
 	queue->deliveries[queue->deliveries_count++] = *delivery;

@@ -44,7 +44,6 @@ void unpack(struct kn_cuda_queue *q, const struct kn_rows_unpack *a, size_t firs
 	size_t bytes)
 {
 	wire_row *taken = static_cast<wire_row *>(kn_cuda_take(q, rows * sizeof *taken));
-	uint8_t *taken_data = static_cast<uint8_t *>(kn_cuda_take(q, bytes));
 	uint32_t offset = 0;
 
 	for (size_t r = 0; r < rows; r++) {
@@ -52,12 +51,10 @@ void unpack(struct kn_cuda_queue *q, const struct kn_rows_unpack *a, size_t firs
 		taken[r] = { offset, head->type, ldexpf(1.0f, head->exponent) };
 		offset += static_cast<uint32_t>(cadre_row_bytes(head->type, a->n));
 	}
-	memcpy(taken_data, data, bytes);
-	kn_cuda_send(q);
+	const uint8_t *brought = static_cast<const uint8_t *>(kn_cuda_bring(q, data, bytes));
 	kn_cuda_note(q,
 		KN_LAUNCH(kn_rows_unpack_kernel, dim3(static_cast<unsigned>(rows)), dim3(KN_ROW_THREADS), 0, q->stream,
-			static_cast<const wire_row *>(kn_cuda_mirror(q, taken)),
-			static_cast<const uint8_t *>(kn_cuda_mirror(q, taken_data)), a->n, a->x + first * a->ldx,
+			static_cast<const wire_row *>(kn_cuda_mirror(q, taken)), brought, a->n, a->x + first * a->ldx,
 			a->ldx));
 }
 

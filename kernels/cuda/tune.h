@@ -25,6 +25,8 @@ enum {
 	KN_ROW_THREADS = 256, /* of a block that makes one row */
 	/* an expert with fewer rows than this has tiles of few rows */
 	KN_MANY_ROWS = 16,
+	/* so many bytes of pinned memory are worth a copy of their own; fewer go by the window */
+	KN_DIRECT_BYTES = 64 << 10,
 };
 
 /*

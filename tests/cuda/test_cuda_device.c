@@ -329,6 +329,61 @@ static int test_emulation(void)
 	return cmocka_run_group_tests_name("emulation", tests, NULL, NULL);
 }
 
+/*
+ * What is done at the call and what later, seen by breaking the contract (M2): the data change
+ * before the wait. The emulated device runs nothing before that, so what is copied by the call has
+ * the old ones, and what the device copies by itself has the new ones.
+ */
+static float unpacked_late(struct kn_queue *queue, size_t rows, bool pinned)
+{
+	enum { N = 512 };
+	const struct kn_ops *ops = queue->ops;
+	size_t values = rows * N, ld = kn_ld(N);
+	struct cadre_wire_row *heads = op_need(rows * sizeof *heads);
+	float *data = pinned ? ops->host_alloc(queue->device, values * sizeof *data) : op_need(values * sizeof *data),
+	      *x = ops->alloc(queue->device, rows * ld * sizeof *x),
+	      *out = ops->host_alloc(queue->device, rows * ld * sizeof *out);
+	memset(heads, 0, rows * sizeof *heads);
+	for (size_t r = 0; r < rows; r++)
+		heads[r].type = CADRE_ROW_F32;
+	memset(data, 0, values * sizeof *data);
+
+	ops->rows_unpack(queue, &(struct kn_rows_unpack){ heads, (const uint8_t *)data, rows, N, x, ld });
+	for (size_t i = 0; i < values; i++)
+		data[i] = 1.0f;
+	ops->copy_out(queue, out, x, rows * ld * sizeof *x);
+	assert_int_equal(ops->wait(queue), CAD_OK);
+	float first = out[0];
+	for (size_t r = 0; r < rows; r++)
+		for (size_t i = 0; i < N; i++)
+			assert_true(out[r * ld + i] == first);
+
+	ops->host_release(queue->device, out, rows * ld * sizeof *out);
+	ops->release(queue->device, x, rows * ld * sizeof *x);
+	if (pinned)
+		ops->host_release(queue->device, data, values * sizeof *data);
+	else
+		free(data);
+	free(heads);
+	return first;
+}
+
+static void many_pinned_rows_are_not_copied_by_the_host(void **state)
+{
+	(void)state;
+	struct kn_queue *queue = open_queue();
+	assert_true(unpacked_late(queue, 2000, true) == 1.0f);
+	assert_true(unpacked_late(queue, 2000, false) == 0.0f);
+	assert_true(unpacked_late(queue, 4, true) == 0.0f);
+	op_queue_close(queue);
+}
+
+static int test_copies(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(many_pinned_rows_are_not_copied_by_the_host) };
+	return cmocka_run_group_tests_name("copies", tests, NULL, NULL);
+}
+
 static int test_operators(void)
 {
 	enum { LARGE = sizeof large / sizeof *large };
@@ -379,7 +434,7 @@ int main(int argc, char **argv)
 	if (argc > 2)
 		cmocka_set_test_filter(argv[2]);
 	if (strcmp(library, "emu") == 0)
-		failures += test_emulation();
+		failures += test_emulation() + test_copies();
 	else if (!has_gpu())
 		return 0;
 	failures += cmocka_run_group_tests_name("device", tests, NULL, NULL);

@@ -577,9 +577,12 @@ static enum cad_status sim_connect(
 	return CAD_OK;
 }
 
-static enum cad_status sim_buffer_create(struct cad_link *base, size_t bytes, struct cad_buffer *buffer)
+static enum cad_status sim_buffer_create(
+	struct cad_link *base, size_t bytes, const struct cad_pinned_memory *pinned, struct cad_buffer *buffer)
 {
 	(void)base;
+	if (pinned)
+		return cad_buffer_map(bytes, pinned, buffer);
 	void *memory;
 	if (posix_memalign(&memory, 64, bytes) != 0)
 		return CAD_ERR_MEMORY;
@@ -590,6 +593,10 @@ static enum cad_status sim_buffer_create(struct cad_link *base, size_t bytes, st
 static void sim_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer)
 {
 	(void)base;
+	if (buffer->kind == CAD_MEMORY_PINNED) {
+		cad_buffer_unmap(buffer);
+		return;
+	}
 	free(buffer->bytes);
 	*buffer = (struct cad_buffer){ .bytes = NULL };
 }

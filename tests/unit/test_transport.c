@@ -393,6 +393,57 @@ static void few_buffers(struct exchange *x)
 	}
 }
 
+static _Alignas(64) uint8_t one_buffer[4 << 20];
+
+static void *pin(void *asked, size_t bytes)
+{
+	assert_in_range(bytes, 1, sizeof one_buffer);
+	return (*(size_t *)asked)++ == 0 ? one_buffer : NULL;
+}
+
+static void unpin(void *asked, void *memory, size_t bytes)
+{
+	assert_true(memory == one_buffer && bytes > 0);
+	*(size_t *)asked = 0;
+}
+
+/* Pinned buffers come first, as far as there are any; then the host's. */
+static void pinned_buffers(struct exchange *x)
+{
+	enum { CALLS = 2, ROWS = 700 };
+	bool in_place = x->form == EXCHANGE_ATTACHED;
+	size_t asked = 0;
+	struct cad_transport_options server, client;
+
+	pair_options(&server, &client);
+	server.request_buffers = CALLS;
+	server.pinned = (struct cad_pinned_memory){ pin, unpin, &asked };
+	server.pinned_buffers = CALLS;
+	struct pair p = pair_connect(x, &server, &client);
+	assert_int_equal(asked, 2);
+	p.server->serve = EXCHANGE_HOLD;
+	struct exchange_call calls[CALLS];
+	for (uint32_t i = 0; i < CALLS; i++) {
+		exchange_call_create(&calls[i], p.client, ROWS, EXCHANGE_ELEMENTS, i);
+		assert_int_equal(exchange_call_start(&calls[i], p.connection, 0), CAD_OK);
+		while (p.server->held_count <= i)
+			exchange_run(x, CAD_NS_PER_MS);
+		const uint8_t *data = cad_request_view(p.server->held[i])->data;
+		bool is_pinned = data >= one_buffer && data < one_buffer + sizeof one_buffer;
+		assert_int_equal(is_pinned, i == 0 && !in_place);
+	}
+
+	while (p.server->held_count > 0)
+		exchange_answer(p.server->held[--p.server->held_count]);
+	assert_true(exchange_run_until(x, all_done, &(struct crowd){ calls, CALLS }));
+	for (uint32_t i = 0; i < CALLS; i++) {
+		assert_true(calls[i].right);
+		exchange_call_destroy(&calls[i]);
+	}
+	exchange_node_destroy(p.server);
+	assert_int_equal(asked, 0);
+}
+
 /* ---- giving up ---- */
 
 static void deadline(struct exchange *x)
@@ -723,6 +774,7 @@ static const struct exchange_case cases[] = {
 	EXCHANGE_CASE(many_in_flight, EXCHANGE_ALL),
 	EXCHANGE_CASE(held_and_reversed, EXCHANGE_ALL),
 	EXCHANGE_CASE(few_buffers, EXCHANGE_ALL),
+	EXCHANGE_CASE(pinned_buffers, EXCHANGE_ALL),
 	EXCHANGE_CASE(deadline, EXCHANGE_NOT_ATTACHED),
 	EXCHANGE_CASE(attached_deadline, EXCHANGE_ATTACHED_ONLY),
 	EXCHANGE_CASE(cancel, EXCHANGE_NOT_ATTACHED),

@@ -246,7 +246,8 @@ enum cad_status cad_ucx_context_start(struct cad_ucx_link *link, struct cad_erro
 
 /* ---- buffers ---- */
 
-enum cad_status cad_ucx_buffer_create(struct cad_link *base, size_t bytes, struct cad_buffer *out)
+enum cad_status cad_ucx_buffer_create(
+	struct cad_link *base, size_t bytes, const struct cad_pinned_memory *pinned, struct cad_buffer *out)
 {
 	struct cad_ucx_link *link = (struct cad_ucx_link *)base;
 	struct cad_ucx_registration *registration = calloc(1, sizeof *registration);
@@ -254,7 +255,7 @@ enum cad_status cad_ucx_buffer_create(struct cad_link *base, size_t bytes, struc
 	if (!registration)
 		return CAD_ERR_MEMORY;
 
-	enum cad_status status = cad_buffer_map(bytes, &registration->buffer);
+	enum cad_status status = cad_buffer_map(bytes, pinned, &registration->buffer);
 	if (status == CAD_OK && memory_map(link, registration) != UCS_OK) {
 		cad_buffer_unmap(&registration->buffer);
 		status = CAD_ERR_MEMORY;

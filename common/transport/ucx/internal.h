@@ -136,7 +136,8 @@ bool cad_ucx_sockets_new(const struct cad_ucx_sockets *then, char host[CAD_ADDRE
 /* context, worker, handlers, address; registers all memory again */
 enum cad_status cad_ucx_context_start(struct cad_ucx_link *link, struct cad_error *error);
 void cad_ucx_context_destroy(struct cad_ucx_link *link); /* also one that was started in part */
-enum cad_status cad_ucx_buffer_create(struct cad_link *base, size_t bytes, struct cad_buffer *out);
+enum cad_status cad_ucx_buffer_create(
+	struct cad_link *base, size_t bytes, const struct cad_pinned_memory *pinned, struct cad_buffer *out);
 void cad_ucx_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer);
 
 /* ---- ends (end.c) ---- */

@@ -268,6 +268,15 @@ cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
 
 cudaError_t cudaFreeHost(void *memory) { return release(EMU_HOST_MEMORY, memory); }
 
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *attributes, const void *memory)
+{
+	hold h(lock);
+	attributes->type = is_in(EMU_HOST_MEMORY, memory, 1) ? cudaMemoryTypeHost
+		: is_in(EMU_DEVICE_MEMORY, memory, 1)        ? cudaMemoryTypeDevice
+							     : cudaMemoryTypeUnregistered;
+	return cudaSuccess;
+}
+
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
 	size_t height, cudaMemcpyKind kind, cudaStream_t stream)
 {
