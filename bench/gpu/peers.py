@@ -240,7 +240,7 @@ def measure(name, shape, layer, tokens, each, ceilings, writer):
             print(f"left out: {name}, {tokens} tokens, {peer}: {str(error).splitlines()[0][:150]}")
             continue
         print(f"{name:14} {tokens:6}{' each' if each else '     '} {peer:26} {us:10.1f} us, floor {floor:9.1f} ({bound}), ratio {floor / us:.2f}", flush=True)
-        writer.writerow([name, tokens, "each" if each else "routed", f"{pairs:.1f}", f"{touched:.1f}", peer, numbers, f"{us:.2f}", f"{floor:.2f}", bound, f"{floor / us:.3f}"])
+        writer.writerow([name, tokens, "each" if each else "routed", f"{pairs:.1f}", f"{touched:.1f}", peer, numbers, f"{us:.2f}", "", f"{floor:.2f}", bound, f"{floor / us:.3f}"])
 
 
 def main():
