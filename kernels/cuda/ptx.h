@@ -68,4 +68,13 @@ KN_PTX float ptx_f32_of_f16(uint16_t bits)
 	return value;
 }
 
+/* c[16][8] += a[16][16] b[16][8] of bf16, summed as the device sums: profile bf16-sm90 on Hopper. */
+KN_PTX void ptx_mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+{
+	asm volatile(
+		"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+		: "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+		: "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
 #endif

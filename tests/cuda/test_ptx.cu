@@ -4,7 +4,11 @@
  * strides that CuTe gives for these instructions (mma_traits_sm80.hpp), and not by the drawing that
  * the twins were written from.
  */
+#include "kernels/sm90.h"
 #include "tests/cuda/emu_test.h"
+
+#include <math.h>
+#include <string.h>
 
 namespace
 {
@@ -62,6 +66,78 @@ void mma_multiplies(void **)
 		assert_int_equal(KN_LAUNCH(probe_mma, dim3(1), dim3(32), 0, emu_test_stream(), da.at, db.at, dc.at), 0);
 		assert_true(dc.read() == expected);
 	});
+}
+
+__global__ void probe_mma_bf16(const uint16_t *a, const uint16_t *b, float *c)
+{
+	const int lane = static_cast<int>(threadIdx.x);
+	uint32_t ra[4] = {}, rb[2] = {};
+	float rc[4];
+
+	for (int i = 0; i < 4; i++)
+		for (int q = 0; q < 2; q++) {
+			int place = lane % 4 * 32 + lane / 4 + q * 16 + i % 2 * 8 + i / 2 * 128;
+			ra[i] |= static_cast<uint32_t>(a[place]) << (16 * q);
+		}
+	for (int i = 0; i < 2; i++)
+		for (int q = 0; q < 2; q++) {
+			int place = lane % 4 * 16 + lane / 4 + q * 8 + i * 64;
+			rb[i] |= static_cast<uint32_t>(b[place]) << (16 * q);
+		}
+	for (int i = 0; i < 4; i++)
+		rc[i] = c[place_of_c(lane, i)];
+	ptx_mma_bf16(rc, ra, rb);
+	for (int i = 0; i < 4; i++)
+		c[place_of_c(lane, i)] = rc[i];
+}
+
+/* Integers from -255 to 255, whose sums are exact in any order, and others, which are in one. */
+void mma_bf16_multiplies(void **)
+{
+	uint32_t random = 7;
+	std::vector<uint16_t> a(16 * 16), b(8 * 16);
+	std::vector<float> c(16 * 8), exact, defined;
+	for (uint32_t wide = 0; wide < 2; wide++) {
+		const auto draw = [&] {
+			const float f = static_cast<float>(static_cast<int32_t>(next(&random)) >> 23) *
+				(wide ? powf(2, static_cast<float>(next(&random) >> 28)) : 1.0f);
+			uint32_t bits;
+			memcpy(&bits, &f, sizeof bits);
+			return bits;
+		};
+		for (uint16_t &v : a)
+			v = static_cast<uint16_t>(draw() >> 16);
+		for (uint16_t &v : b)
+			v = static_cast<uint16_t>(draw() >> 16);
+		for (float &v : c)
+			v = static_cast<float>(static_cast<int32_t>(next(&random)) >> 16);
+
+		exact = defined = c;
+		for (size_t m = 0; m < 16; m++)
+			for (size_t n = 0; n < 8; n++) {
+				uint16_t row[16], column[16];
+				for (size_t k = 0; k < 16; k++) {
+					row[k] = a[m + 16 * k], column[k] = b[n + 8 * k];
+					const uint32_t bits[2] = { static_cast<uint32_t>(row[k]) << 16,
+						static_cast<uint32_t>(column[k]) << 16 };
+					float x, y;
+					memcpy(&x, &bits[0], sizeof x);
+					memcpy(&y, &bits[1], sizeof y);
+					exact[m + 16 * n] += x * y;
+				}
+				defined[m + 16 * n] = kn_sm90_add(c[m + 16 * n], row, column);
+			}
+
+		emu_test_memory<uint16_t> da(a), db(b);
+		emu_test_orders([&] {
+			emu_test_memory<float> dc(c);
+			assert_int_equal(
+				KN_LAUNCH(probe_mma_bf16, dim3(1), dim3(32), 0, emu_test_stream(), da.at, db.at, dc.at),
+				0);
+			assert_true(dc.read() == defined);
+			assert_true((dc.read() == exact) == !wide);
+		});
+	}
 }
 
 /* m[32][8] of 2 bytes: four matrices, one below the other; x2 takes the first two. */
@@ -173,6 +249,7 @@ int main()
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(mma_multiplies),
+		cmocka_unit_test(mma_bf16_multiplies),
 		cmocka_unit_test(ldmatrix_deals_rows),
 		cmocka_unit_test(cp_async_fetches),
 		cmocka_unit_test(f16_is_widened),

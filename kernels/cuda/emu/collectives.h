@@ -16,6 +16,7 @@ enum emu_collective_kind : uint8_t {
 	EMU_REDUCE_OR,
 	EMU_LDMATRIX,
 	EMU_MMA_S8,
+	EMU_MMA_BF16,
 	EMU_WGMMA_WAIT,
 };
 

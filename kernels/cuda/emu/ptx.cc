@@ -4,7 +4,9 @@
 #include "kernels/cuda/emu/block.h"
 #include "kernels/cuda/emu/check.h"
 #include "kernels/cuda/emu/collectives.h"
+#include "kernels/cuda/emu/machine.h"
 #include "kernels/cuda/emu/memory.h"
+#include "kernels/sm90.h"
 
 #include <string.h>
 
@@ -45,7 +47,7 @@ void finish_ldmatrix(void *const arguments[EMU_LANES], uint32_t)
 }
 
 struct mma {
-	int32_t *c;
+	void *c; /* [4] of the type that sums have */
 	const uint32_t *a, *b;
 };
 
@@ -71,7 +73,37 @@ void finish_mma_s8(void *const arguments[EMU_LANES], uint32_t)
 			int32_t dot = 0;
 			for (int k = 0; k < K; k++)
 				dot += row[k] * column[k];
-			static_cast<mma *>(arguments[lane])->c[i] += dot;
+			static_cast<int32_t *>(static_cast<mma *>(arguments[lane])->c)[i] += dot;
+		}
+}
+
+/* A device whose tensor cores sum in another order: none is known that goes from the last to the first. */
+float from_the_last(float sum, const uint16_t *a, const uint16_t *b)
+{
+	for (int k = KN_SM90_BLOCK; k-- > 0;) {
+		const uint16_t one_a[KN_SM90_BLOCK] = { a[k] }, one_b[KN_SM90_BLOCK] = { b[k] };
+		sum = kn_sm90_add(sum, one_a, one_b);
+	}
+	return sum;
+}
+
+void finish_mma_bf16(void *const arguments[EMU_LANES], uint32_t)
+{
+	static const auto sum = emu_environment("CADRE_EMU_OTHER_SUMS", 0) ? from_the_last : kn_sm90_add;
+	uint16_t a[M][KN_SM90_BLOCK], b[N][KN_SM90_BLOCK];
+	for (uint32_t lane = 0; lane < EMU_LANES; lane++) {
+		const mma *m = static_cast<mma *>(arguments[lane]);
+		const uint32_t g = lane / 4, t = lane % 4;
+		for (uint32_t i = 0; i < 4; i++)
+			memcpy(&a[g + i % 2 * 8][i / 2 * 8 + 2 * t], &m->a[i], sizeof m->a[i]);
+		for (uint32_t i = 0; i < 2; i++)
+			memcpy(&b[g][i * 8 + 2 * t], &m->b[i], sizeof m->b[i]);
+	}
+
+	for (uint32_t lane = 0; lane < EMU_LANES; lane++)
+		for (uint32_t i = 0; i < 4; i++) {
+			float *c = static_cast<float *>(static_cast<mma *>(arguments[lane])->c) + i;
+			*c = sum(*c, a[lane / 4 + i / 2 * 8], b[lane % 4 * 2 + i % 2]);
 		}
 }
 
@@ -129,4 +161,10 @@ void emu_mma_s8(int32_t *c, const uint32_t *a, const uint32_t *b, emu_site site)
 {
 	mma m = { c, a, b };
 	emu_collective(EMU_MMA_S8, ~0u, &m, finish_mma_s8, false, site);
+}
+
+void emu_mma_bf16(float *c, const uint32_t *a, const uint32_t *b, emu_site site)
+{
+	mma m = { c, a, b };
+	emu_collective(EMU_MMA_BF16, ~0u, &m, finish_mma_bf16, false, site);
 }

@@ -9,6 +9,10 @@
  *   a[2] row g,     k 16 + 4t ..                                   c[2], c[3] row g + 8,
  *   a[3] row g + 8, k 16 + 4t ..                                     columns 2t, 2t + 1
  *
+ * Those of m16n8k16 with elements of two bytes are the same words: k 2t, 2t + 1 for 4t .. 4t + 3,
+ * and k 8 + 2t, 9 + 2t for the others. Their sums are Hopper's (kernels/sm90.h), whichever device
+ * is played, unless CADRE_EMU_OTHER_SUMS says otherwise.
+ *
  * cp.async is as hostile as the manual allows: its destination is poison from the issue on (the
  * copy may land at once), and holds the data only after the wait that must have them (it may land
  * as late as that).
@@ -26,6 +30,7 @@ void emu_cp_async_commit();
 void emu_cp_async_wait(uint32_t in_flight_max);
 void emu_ldmatrix(uint32_t *registers, uint32_t matrices, const void *row, emu_site site);
 void emu_mma_s8(int32_t *c, const uint32_t *a, const uint32_t *b, emu_site site);
+void emu_mma_bf16(float *c, const uint32_t *a, const uint32_t *b, emu_site site);
 
 inline void ptx_cp_async_16(void *to, const void *from, uint32_t from_bytes, EMU_HERE_ARGS)
 {
@@ -44,6 +49,10 @@ inline void ptx_ldmatrix_x2(uint32_t (&r)[2], const void *row, EMU_HERE_ARGS) { 
 inline void ptx_mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], EMU_HERE_ARGS)
 {
 	emu_mma_s8(c, a, b, EMU_HERE);
+}
+inline void ptx_mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], EMU_HERE_ARGS)
+{
+	emu_mma_bf16(c, a, b, EMU_HERE);
 }
 
 inline float ptx_f32_of_f16(uint16_t bits)
