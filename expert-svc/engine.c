@@ -356,10 +356,12 @@ static enum cad_status settings_check(const struct kn_device *device, const stru
 	struct kn_device_info info;
 	char has[80];
 	device->ops->describe(device, &info);
+	const char *why = settings->profile == CAD_PROFILE_BF16_SM90 ? info.without_sm90 : NULL;
 	if (!(info.profiles >> settings->profile & 1))
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-			"device '%s' (%s) does not compute in profile '%s', which is the cluster's; it has %s: choose such --numerics, or --device cpu here",
-			info.name, info.isa, cad_profile_name(settings->profile), profiles_text(info.profiles, has));
+			"device '%s' (%s) does not compute in profile '%s', which is the cluster's%s%s; it has %s: choose such --numerics, or --device cpu here",
+			info.name, info.isa, cad_profile_name(settings->profile), why ? ": " : "", why ? why : "",
+			profiles_text(info.profiles, has));
 	if (settings->layers != spec->layers_count)
 		return cad_error_set(error, CAD_ERR_INVALID,
 			"the settings are for a model of %u layers, this one has %u", settings->layers,

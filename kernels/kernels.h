@@ -383,8 +383,9 @@ struct kn_device_info {
 	uint64_t memory_total_bytes;
 	/* of its own memory: what each queue takes, and what is left to the driver */
 	uint64_t queue_bytes, driver_bytes;
-	uint32_t profiles;      /* what it computes: bits 1 << enum cad_profile */
-	uint32_t head_size_max; /* of attention */
+	uint32_t profiles;        /* what it computes: bits 1 << enum cad_profile */
+	const char *without_sm90; /* why not in profile bf16-sm90; NULL: there is nothing to say */
+	uint32_t head_size_max;   /* of attention */
 	/* has every operator. Otherwise it has those of an expert node: memory, queues, experts, ffn,
 	 * rows_unpack, combine_pack; all others are NULL in its table. */
 	bool complete;

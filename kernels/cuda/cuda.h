@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Inside the CUDA backend: its device, its queue, and the operators that fill the kn_ops table in
- * device.cc. It computes what an expert node needs, in
- * profiles f32, int8 and int4.
+ * device.cc. It computes what an expert node needs, in profiles f32, bf16-sm90, int8 and int4.
  *
  * A queue is a stream. Host arrays that an operator reads are copied by the call into the queue's
  * window, pinned memory that has a mirror on the device, and go there in one copy; what is large and
@@ -31,6 +30,7 @@ struct kn_cuda_device {
 	cudaStream_t stream;            /* of what takes a device and no queue; any thread */
 	char failure[KN_FAILURE_BYTES]; /* why it has failed; "": it has not (device.cc) */
 	struct kn_cuda_nvml nvml;
+	char without_sm90[120]; /* as struct kn_device_info has it; "": it computes in bf16-sm90 */
 };
 
 struct kn_cuda_queue;
@@ -113,6 +113,11 @@ void kn_cuda_deliver(struct kn_cuda_queue *queue, const struct kn_cuda_delivery 
  * of KN_GROUP. */
 void kn_cuda_quantise(struct kn_cuda_queue *queue, const float *x, size_t ldx, size_t rows, size_t n, int8_t *q,
 	float *scales, size_t k_pad);
+
+/* ---- probe_bf16_sm90.cu ---- */
+
+/* Whether the device, of compute capability 9.0, sums as profile bf16-sm90 does. */
+cudaError_t kn_cuda_try_sm90(cudaStream_t stream, bool *good);
 
 /* ---- ffn.cc ---- */
 

@@ -117,6 +117,10 @@ static void describe(const struct kn_device *device, struct kn_device_info *info
 	info->driver_bytes = total_bytes / KN_DRIVER_PART;
 	info->memory_bytes = free_bytes;
 	info->profiles = 1u << CAD_PROFILE_F32 | 1u << CAD_PROFILE_INT8 | 1u << CAD_PROFILE_INT4;
+	if (d->without_sm90[0])
+		info->without_sm90 = d->without_sm90;
+	else
+		info->profiles |= 1u << CAD_PROFILE_BF16_SM90;
 }
 
 static void destroy(struct kn_device *device)
@@ -193,6 +197,23 @@ static uint64_t others_bytes()
 	return total_bytes - free_bytes > own_bytes_max ? total_bytes - free_bytes : 0;
 }
 
+/* The profile is the order of one family, and a device of it must show that it has it. */
+static cudaError_t try_sm90(struct kn_cuda_device *d)
+{
+	const int capability = d->chip.capability;
+	bool good = false;
+	if (capability != 90) {
+		snprintf(d->without_sm90, sizeof d->without_sm90,
+			"it is the order of compute capability 9.0, and that of %d.%d is not established",
+			capability / 10, capability % 10);
+		return cudaSuccess;
+	}
+	cudaError_t error = kn_cuda_try_sm90(d->stream, &good);
+	if (!good)
+		snprintf(d->without_sm90, sizeof d->without_sm90, "its tensor cores do not sum as an H200's did");
+	return error;
+}
+
 static enum cad_status open_device(unsigned index, struct kn_device **device, struct cad_error *error)
 {
 	static const struct kn_ops ops = table();
@@ -207,11 +228,14 @@ static enum cad_status open_device(unsigned index, struct kn_device **device, st
 	d->base.ops = &ops;
 	d->chip = chip;
 	d->others_bytes = others_bytes();
-	cudaError_t created = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
-	if (created != cudaSuccess) {
+	const cudaError_t created = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking),
+			  tried = created == cudaSuccess ? try_sm90(d) : created;
+	if (tried != cudaSuccess) {
+		if (created == cudaSuccess)
+			cudaStreamDestroy(d->stream);
 		free(d);
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "device '%s' (%s) cannot be used: %s", chip.name,
-			chip.model, cudaGetErrorString(created));
+			chip.model, cudaGetErrorString(tried));
 	}
 	if (kn_cuda_staging_init(&d->staging) != CAD_OK) {
 		cudaStreamDestroy(d->stream);

@@ -74,6 +74,13 @@ static void *take(uint8_t *memory, size_t *used, size_t bytes)
 	return p;
 }
 
+/* Of a row of n values, as integers or as bf16. */
+static size_t row_bytes(size_t n)
+{
+	const size_t integers = kn_round_up(n, KN_GROUP), bf16 = kn_round_up(n, KN_BF16_STEP) * sizeof(uint16_t);
+	return integers > bf16 ? integers : bf16;
+}
+
 /* Counts bytes (memory NULL) and hands out pointers. x last: there may be more rows than pairs. */
 static struct kn_cuda_ffn_scratch lay_out(void *memory, size_t pairs, size_t rows, size_t hidden, size_t ffn)
 {
@@ -85,16 +92,27 @@ static struct kn_cuda_ffn_scratch lay_out(void *memory, size_t pairs, size_t row
 	s.ffn_pad = kn_round_up(ffn, KN_GROUP);
 	s.ldh = kn_round_up(ffn, KN_COLUMNS_UNIT);
 	s.h = static_cast<float *>(take(at, &s.bytes, pairs * s.ldh * sizeof(float)));
-	s.hq = static_cast<int8_t *>(take(at, &s.bytes, pairs * s.ffn_pad));
+	s.hq = static_cast<int8_t *>(take(at, &s.bytes, pairs * row_bytes(ffn)));
 	s.h_scales = static_cast<float *>(take(at, &s.bytes, pairs * (s.ffn_pad / KN_GROUP) * sizeof(float)));
 	s.x_scales = static_cast<float *>(take(at, &s.bytes, rows * (s.hidden_pad / KN_GROUP) * sizeof(float)));
-	s.xq = static_cast<int8_t *>(take(at, &s.bytes, rows * s.hidden_pad));
+	s.xq = static_cast<int8_t *>(take(at, &s.bytes, rows * row_bytes(hidden)));
+	s.h_bf16 = reinterpret_cast<uint16_t *>(s.hq);
+	s.x_bf16 = reinterpret_cast<uint16_t *>(s.xq);
 	return s;
 }
 
 size_t kn_cuda_ffn_scratch_bytes(struct kn_queue *, size_t pairs, size_t hidden, size_t ffn)
 {
 	return lay_out(nullptr, pairs, pairs, hidden, ffn).bytes;
+}
+
+static kn_cuda_ffn_fn *function_of(enum cad_profile profile)
+{
+	switch (profile) {
+	case CAD_PROFILE_F32: return kn_cuda_ffn_f32;
+	case CAD_PROFILE_BF16_SM90: return kn_cuda_ffn_bf16_sm90;
+	default: return kn_cuda_ffn_int8;
+	}
 }
 
 void kn_cuda_ffn(struct kn_queue *queue, const struct kn_ffn *a)
@@ -112,8 +130,7 @@ void kn_cuda_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 			first++;
 		if (first < e) /* done with that one */
 			continue;
-		(layout.areas[KN_AREA_UP].form->profile == CAD_PROFILE_F32 ? kn_cuda_ffn_f32 : kn_cuda_ffn_int8)(
-			kn_cuda_queue_of(queue), a, layout,
+		function_of(layout.areas[KN_AREA_UP].form->profile)(kn_cuda_queue_of(queue), a, layout,
 			lay_out(a->scratch, pairs, a->rows, a->hidden, a->experts[e]->ffn));
 	}
 }

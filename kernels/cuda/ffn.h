@@ -32,6 +32,8 @@ struct kn_cuda_ffn_scratch {
 	size_t ldh;
 	/* x and h as integers: rows of hidden_pad and of ffn_pad */
 	int8_t *xq, *hq;
+	/* the same memory as bf16: rows padded to KN_BF16_STEP */
+	uint16_t *x_bf16, *h_bf16;
 	float *x_scales, *h_scales;
 	size_t hidden_pad, ffn_pad;
 	size_t bytes;
@@ -39,10 +41,9 @@ struct kn_cuda_ffn_scratch {
 
 /* ---- a profile each, of the experts that are kept as one is ---- */
 
-void kn_cuda_ffn_int8(struct kn_cuda_queue *queue, const struct kn_ffn *a, const struct kn_cuda_layout &like,
+typedef void kn_cuda_ffn_fn(struct kn_cuda_queue *queue, const struct kn_ffn *a, const struct kn_cuda_layout &like,
 	const struct kn_cuda_ffn_scratch &scratch);
-void kn_cuda_ffn_f32(struct kn_cuda_queue *queue, const struct kn_ffn *a, const struct kn_cuda_layout &like,
-	const struct kn_cuda_ffn_scratch &scratch);
+kn_cuda_ffn_fn kn_cuda_ffn_int8, kn_cuda_ffn_f32, kn_cuda_ffn_bf16_sm90;
 
 #if defined(KN_EMU) || defined(__CUDACC__) /* not in files without device code */
 /* Comparisons written so that NaN stays NaN, as in the CPU's definition. */

@@ -7,7 +7,7 @@ namespace
 enum { GATE, UP, DOWN, MATRICES };
 
 const struct kn_cuda_form *const forms[] = { &kn_cuda_form_int8, &kn_cuda_form_int4, &kn_cuda_form_f32,
-	&kn_cuda_form_f16, &kn_cuda_form_bf16 };
+	&kn_cuda_form_f16, &kn_cuda_form_bf16, &kn_cuda_form_bf16_sm90 };
 
 /* Of a matrix that is stored in one type. NULL: there is none. */
 const struct kn_cuda_form *form_of(enum cad_dtype stored, enum cad_weights weights)

@@ -152,4 +152,26 @@ extern const struct kn_cuda_form kn_cuda_form_int8, kn_cuda_form_int4;
 enum { KN_F32_HALF = KN_PANEL_ROWS / 2 };
 extern const struct kn_cuda_form kn_cuda_form_f32, kn_cuda_form_f16, kn_cuda_form_bf16;
 
+/* ---- bf16 (pack_bf16.cc) ---- */
+
+/* A block of profile bf16-sm90: KN_BF16_STEP values along k, of each of which row r has 128 bytes, in
+ * the same order of chunks. */
+enum { KN_BF16_STEP = 64 };
+struct kn_bf16_block {
+	uint16_t w[KN_PANEL_ROWS * KN_BF16_STEP];
+};
+static_assert(sizeof(struct kn_bf16_block) % KN_PIECE_UNIT == 0, "no gaps");
+
+/* Where value k (of a block) of row r lies. */
+#ifdef __CUDACC__
+__host__ __device__
+#endif
+	constexpr int
+	kn_bf16_at(int r, int k)
+{
+	return r * KN_BF16_STEP + ((k / 8) ^ (r % 8)) * 8 + k % 8;
+}
+
+extern const struct kn_cuda_form kn_cuda_form_bf16_sm90;
+
 #endif

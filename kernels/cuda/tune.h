@@ -63,4 +63,9 @@ template <int PANELS, int ROWS, int THREAD_COLUMNS, int THREAD_ROWS, int STAGES>
 using kn_f32_few = kn_f32_shape<1, 8, 1, 4, 4>;
 using kn_f32_many = kn_f32_shape<2, 64, 4, 8, 3>;
 
+/* In profile bf16-sm90 a stage is KN_BF16_STEP values of k. Two blocks to a multiprocessor of Hopper. */
+using kn_bf16_few = kn_tile_shape<1, 8, 4, 1, 6>;
+using kn_bf16_up_many = kn_tile_shape<2, 64, 4, 2, 4>;
+using kn_bf16_down_many = kn_tile_shape<1, 64, 2, 4, 6>;
+
 #endif

@@ -128,12 +128,39 @@ def test_the_embedded_form_says_what_is_wrong(monkeypatch):
     assert "device 'emu:0' (Emulated GPU 0) has failed: unspecified launch failure (CUDA's error 719) " in said(1, *INT8, '--device', 'emu')
 
 
+SM90 = ['--numerics', 'bf16-sm90']
+
+
+def test_tensor_cores_and_the_cpu_are_replicas(tmp_path):
+    """In the order of Hopper's tensor cores; and what a GPU has answered is verified without one."""
+    with Cluster(MODEL, experts=2, placement_options=[*SM90, '--copies', 2], start=False) as cluster:
+        cluster.experts[1].arguments += ['--device', 'emu']
+        for process in cluster.processes():
+            process.start()
+        cluster.wait_ready()
+        assert node(cluster, 'expert-0')['kernels_fingerprint'] == node(cluster, 'expert-1')['kernels_fingerprint']
+        cluster.experts[0].kill()
+        until(lambda: node(cluster, 'expert-0')['state'] == 'dead')
+        answer = tmp_path / 'answer.json'
+        cadrectl('generate', '--router', cluster.routers[0].grpc, '--tokens', ','.join(map(str, PROMPT)), '--max-tokens', TOKENS, '--ignore-eos', '--save', answer, code=0)
+        for isa in 'ref', 'avx2':
+            assert cadrectl('verify', '--model', MODEL, *SM90, '--isa', isa, answer, code=0).stdout.startswith('equal: ')
+
+
+def test_tensor_cores_of_another_family():
+    with Cluster(MODEL, experts=1, placement_options=SM90, expert_options=['--device', 'emu'], start=False, env={'CADRE_EMU_SM': '80'}) as cluster:
+        cluster.placement.start()
+        cluster.experts[0].start()
+        assert cluster.experts[0].popen.wait(30) != 0
+        assert lines_with(cluster.experts[0], "does not compute in profile 'bf16-sm90', which is the cluster's: it is the order of compute capability 9.0, and that of 8.0 is not established; it has f32, int8, int4")
+
+
 def test_a_device_that_lacks_the_profile():
     with Cluster(MODEL, experts=1, placement_options=['--numerics', 'bf16'], expert_options=['--device', 'emu'], start=False) as cluster:
         cluster.placement.start()
         cluster.experts[0].start()
         assert cluster.experts[0].popen.wait(30) != 0
-        [line] = lines_with(cluster.experts[0], "device 'emu:0' (emu) does not compute in profile 'bf16', which is the cluster's; it has f32, int8, int4")
+        [line] = lines_with(cluster.experts[0], "device 'emu:0' (emu) does not compute in profile 'bf16', which is the cluster's; it has f32, bf16-sm90, int8, int4")
         assert 'choose such --numerics, or --device cpu here' in line
 
 

@@ -38,6 +38,17 @@ for shape, registers, columns, rows in ((F32_FEW, 64, 2, 4), (F32_MANY, 168, 8, 
         WIDEN = {"cvt.f32.f16": 8 * columns} if weights == "f16" else {}
         KERNELS[f"kn_gemm_f32_kernel<kn_f32_shape<{shape}>, {weights}, false>"] = (registers, {FMA: 8 * columns * rows, FETCH: 0, **WIDEN})
         KERNELS[f"kn_gemm_f32_kernel<kn_f32_shape<{shape}>, {weights}, true>"] = (registers, {FMA: 0, FETCH: 0, **WIDEN})
+# of profile bf16-sm90, for Hopper alone: a stage is four steps of k
+MMA_BF16 = "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
+HOPPER = {
+    "kn_bf16_kernel<kn_tile_shape<1, 8, 4, 1, 6>, true": (64, {MMA_BF16: 4, LDMATRIX: 8, FETCH: 0}),
+    "kn_bf16_kernel<kn_tile_shape<2, 64, 4, 2, 4>, true": (128, {MMA_BF16: 32, LDMATRIX: 16, FETCH: 0}),
+    "kn_bf16_kernel<kn_tile_shape<1, 8, 4, 1, 6>, false": (64, {MMA_BF16: 4, LDMATRIX: 8, FETCH: 0}),
+    "kn_bf16_kernel<kn_tile_shape<1, 64, 2, 4, 6>, false": (96, {MMA_BF16: 16, LDMATRIX: 12, FETCH: 0}),
+    "kn_round_kernel": (40, {}),
+    "kn_sm90_kernel": (40, {MMA_BF16: 1}),
+}
+KERNELS.update(HOPPER)
 REFUSED = re.compile(r"\.approx|\.ftz|\.local\.|(?:add|mul|fma|div|sqrt)\.r[zmp]\.f32|(?:add|sub|mul)\.f(?:32|64)")
 
 
@@ -91,7 +102,7 @@ def main():
         for kernel, text in bodies(ptx):
             seen.add((kernel, "ptx"))
             wrong += check_body(kernel, text)
-    wrong += [f"{kernel} was not compiled for {where}" for kernel in KERNELS for where in (*ARCHITECTURES, "ptx") if (kernel, where) not in seen]
+    wrong += [f"{kernel} was not compiled for {where}" for kernel in KERNELS for where in (("sm_90a",) if kernel in HOPPER else ARCHITECTURES) + ("ptx",) if (kernel, where) not in seen]
     wrong = [sentence for sentence in wrong if sentence]
     print("\n".join(wrong), f"{len(seen)} kernels, {len(wrong)} wrong", sep="\n" if wrong else "")
     return 1 if wrong else 0

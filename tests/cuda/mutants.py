@@ -87,6 +87,23 @@ MUTANTS = (
     ("half reserved", SLOTS, "\telse\n\t\tgive_back(slots);", ""),
     ("rounded in single precision", COMBINE, "rint(static_cast<double>(c.pairs[p].weight) * static_cast<double>(y) * c.inverse)", "rint(static_cast<double>(c.pairs[p].weight * y) * c.inverse)"),
 )
+BF16 = "kernels/cuda/ffn_bf16_sm90.cu"
+MUTANTS += (
+    ("bf16: no barrier after the rows", BF16, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
+    ("bf16: no barrier before a stage", BF16, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();", "ptx_cp_async_wait<S::stages - 2>();"),
+    ("bf16: no barrier before the stages are used for the way out", BF16, "ptx_cp_async_wait<0>();\n\t__syncthreads();", "ptx_cp_async_wait<0>();"),
+    ("bf16: no barrier on the way out", BF16, "static_cast<size_t>(column), i);\n\t\t\t}\n\t__syncthreads();", "static_cast<size_t>(column), i);\n\t\t\t}"),
+    ("bf16: waits for a group too few", BF16, "ptx_cp_async_wait<S::stages - 2>()", "ptx_cp_async_wait<S::stages - 1>()"),
+    ("bf16: steps of k from the last to the first", BF16, "for (int step = 0; step < STEPS; step++) {", "for (int step = STEPS; step-- > 0;) {"),
+    ("bf16: blocks of k in an order of their own", BF16, "multiply<S>(&s->stages[block % S::stages], acc);", "if (block % 2 == 0) multiply<S>(&s->stages[block % S::stages], acc);"),
+    ("bf16: A: halves of k change places", BF16, "KN_SM90_BLOCK * step + lane / 16 * CHUNK", "KN_SM90_BLOCK * step + (1 - lane / 16) * CHUNK"),
+    ("bf16: B: registers change places", BF16, "b0[1] = r[1], b1[0] = r[2]", "b0[1] = r[2], b1[0] = r[1]"),
+    ("bf16: what is past h is read", BF16, "rows[r] >= 0 && k < g.k", "rows[r] >= 0"),
+    ("bf16: rows are cut", BF16, "kn_bf16_of(low) |", "(__float_as_uint(low) >> 16) |"),
+    ("bf16: gate and up change places", BF16, "float g = acc[i], u = acc[(i + 2) % 4];", "float u = acc[i], g = acc[(i + 2) % 4];"),
+    ("bf16: the bias of the column beside", BF16, "g + view.gate_bias[column]", "g + view.gate_bias[column ^ 1]"),
+    ("bf16: the last rows are left out", BF16, "if (row < rows)", "if (row + 1 < rows)"),
+)
 
 
 class Build:

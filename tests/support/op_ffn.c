@@ -50,6 +50,16 @@ static void route(struct ffn *s, const struct op_case *c, uint64_t *seed)
 	free(taken);
 }
 
+/* Scratch may hold anything: no operator reads of it what it has not written. */
+static void *nans(struct kn_queue *queue, size_t bytes)
+{
+	uint8_t *host = op_need(bytes);
+	memset(host, 0xff, bytes);
+	void *scratch = op_upload(queue, host, bytes);
+	free(host);
+	return scratch;
+}
+
 static struct op_state *ffn_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
 	struct ffn *s = op_need(sizeof *s);
@@ -82,7 +92,7 @@ static struct op_state *ffn_setup(struct kn_queue *queue, const struct op_case *
 	s->ldx = s->ldy = kn_ld(c->k);
 	s->x = op_rows(queue, c->rows, c->k, &seed, c->data, 1.0f, &s->x_host);
 	s->scratch_bytes = queue->ops->ffn_scratch_bytes(queue, pairs, c->k, c->n);
-	s->scratch = op_alloc(queue, s->scratch_bytes);
+	s->scratch = nans(queue, s->scratch_bytes);
 	s->state = (struct op_state){ c, queue, pairs, s->ldy * 4, kn_round_up(c->k, 64) * 4,
 		op_alloc(queue, pairs * s->ldy * 4), NULL };
 
