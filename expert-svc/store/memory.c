@@ -39,7 +39,7 @@ static enum cad_status plan_own(const struct ex_memory_ask *ask, struct ex_memor
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
 			"--memory asks for %s, but device '%s' %s: give this node at most %s, or end what else uses the device",
 			cad_bytes_text(room, asked), ask->device->name, say(memory, has), cad_bytes_text(left, most));
-	if (share < memory->slot_bytes)
+	if (ask->memory_bytes == 0 && share < memory->slot_bytes)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED,
 			"there is no room for one expert of this model, which takes %s: device '%s' %s; end what else uses the device, or lower --step-rows and --step-pairs",
 			cad_bytes_text(memory->slot_bytes, one), ask->device->name, say(memory, has));

@@ -79,6 +79,11 @@ static void nodes_share_a_gpu(void **state)
 	assert_int_equal(planned().slots, part / (100 * MIB));
 	gpu.memory_bytes -= 2 * GIB + planned().weights_bytes;
 	assert_in_range(planned().slots, 1, part / (100 * MIB) - 1);
+
+	ask.nodes = 100; /* whose parts hold none */
+	refused("no room for one expert of this model");
+	ask.memory_bytes = 300 * MIB;
+	assert_int_equal(planned().slots, 3);
 }
 
 static void a_gpu_without_room_is_refused(void **state)
