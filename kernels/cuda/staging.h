@@ -7,7 +7,9 @@
  * waits for the copy that the buffer was sent with last, by its event. The stream keeps the order of
  * sends, so when the last buffer of a load has been copied, all have.
  *
- * Any number of threads; each has one buffer at a time, so all get their turn.
+ * Any number of threads; each has one buffer at a time, so all get their turn. One that runs in the
+ * background (cad_background) keeps its buffer for as long as others want the core, so fewer of
+ * those than there are buffers should load.
  */
 #ifndef CADRE_KERNELS_CUDA_STAGING_H
 #define CADRE_KERNELS_CUDA_STAGING_H
