@@ -168,8 +168,10 @@ def test_nvml(tmp_path):
     """What NVML tells of a GPU is shown, and errors of its memory make its node leave."""
     nvml = tmp_path / 'nvml'
     nvml.write_text('total 150000000000\nused 5000000000\ntemperature 71\npower 612250\nuncorrected 1\nthrottle 4\n')
-    env = {'CADRE_FAKE_NVML': str(nvml), 'LD_LIBRARY_PATH': str(BIN.parent / 'tests' / 'fake-nvml')}
+    env = {'CADRE_FAKE_NVML': str(nvml), 'LD_LIBRARY_PATH': str(BIN.parent / 'tests' / 'fake-nvml'), 'CADRE_EMU_TAKEN': '2000000000'}
     with Cluster(MODEL, experts=1, placement_options=INT8, expert_options=['--device', 'emu'], env=env) as cluster:
+        [line] = lines_with(cluster.experts[0], "other processes have some of this device's memory")
+        assert 'device=emu:0' in line and 'bytes=2000000000' in line
         shown = until(lambda: (device := node(cluster, 'expert-0')['device'])['power_w'] and device)
         assert shown == {'device': 'emu:0', 'chip': 'Emulated GPU 0', 'memory_used_bytes': 5000000000, 'memory_bytes': 150000000000, 'busy': 0, 'clock_hz': 0,
                          'power_w': 612.25, 'temperature_c': 71, 'ecc_uncorrected': 1, 'throttled': 'power'}
