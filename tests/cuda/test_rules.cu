@@ -93,6 +93,39 @@ __global__ void misaligned(uint32_t *memory, uint32_t *)
 
 __global__ void blocks_race(uint32_t *memory, uint32_t *) { memory[threadIdx.x] = blockIdx.x; }
 
+__global__ void atomic_beside_write(uint32_t *memory, uint32_t *)
+{
+	if (blockIdx.x == 0)
+		memory[threadIdx.x] = 1;
+	else
+		atomicMin(&memory[threadIdx.x], 0);
+}
+
+__global__ void atomic_beside_read(uint32_t *memory, uint32_t *other)
+{
+	if (blockIdx.x == 0)
+		other[threadIdx.x] = memory[threadIdx.x];
+	else
+		atomicMin(&memory[threadIdx.x], 0);
+}
+
+__global__ void read_after_atomic(uint32_t *memory, uint32_t *other)
+{
+	if (blockIdx.x == 0)
+		atomicMin(&memory[threadIdx.x], 0);
+	else
+		other[threadIdx.x] = memory[threadIdx.x];
+}
+
+__global__ void atomic_uninitialised(uint32_t *, uint32_t *other) { atomicMin(&other[threadIdx.x], 0); }
+
+__global__ void atomic_shared(uint32_t *, uint32_t *)
+{
+	uint32_t *shared = kn_shared<uint32_t>();
+	shared[threadIdx.x] = 1;
+	atomicMin(&shared[threadIdx.x], 0);
+}
+
 __global__ void barrier_under_condition(uint32_t *, uint32_t *)
 {
 	if (threadIdx.x < 32)
@@ -343,6 +376,11 @@ const struct rule rules[] = {
 	{ "memory of the host", host_memory, nullptr, "memory of the host", 1 },
 	{ "an address between two words", misaligned, nullptr, "misaligned", 1 },
 	{ "two blocks, one word", blocks_race, nullptr, "race between blocks", 2 },
+	{ "atomic beside another block's write", atomic_beside_write, nullptr, "race between blocks", 2 },
+	{ "atomic beside another block's read", atomic_beside_read, nullptr, "race between blocks", 2 },
+	{ "read beside another block's atomic", read_after_atomic, nullptr, "race between blocks", 2 },
+	{ "atomic on what was never written", atomic_uninitialised, nullptr, "uninitialised memory", 1 },
+	{ "atomic on shared memory", atomic_shared, nullptr, "atomic operation", 1 },
 	{ "barrier that some threads skip", barrier_under_condition, "divergent barrier", "divergent barrier", 1 },
 	{ "two barriers at once", two_barriers, "divergent barrier", "divergent barrier", 1 },
 	{ "lane outside of its own mask", lane_not_in_mask, "warp collective", "warp collective", 1 },

@@ -10,9 +10,10 @@
 #include <string.h>
 #include <vector>
 
-/* Of a byte of memory: the last launch and block that wrote it, and that read it. */
+/* Of a byte of memory: the last launch and block that wrote it, that read it, and that did so in
+ * one atomic operation. */
 struct mark {
-	uint32_t write_launch, write_block, read_launch, read_block;
+	uint32_t write_launch, write_block, read_launch, read_block, atomic_launch, atomic_block;
 };
 enum : uint32_t { MANY_BLOCKS = UINT32_MAX };
 
@@ -185,29 +186,36 @@ void shared_write(const unsigned char *at, emu_site site)
 		range->number, emu_block_now->number, other);
 }
 
+/* One of several blocks, in this launch. */
+void note(uint32_t *launch, uint32_t *block)
+{
+	const bool others = *launch == emu_block_now->launch && *block != emu_block_now->number;
+	*launch = emu_block_now->launch;
+	*block = others ? MANY_BLOCKS : emu_block_now->number;
+}
+
 void memory_access(const emu_range *range, const unsigned char *at, emu_access access, emu_site site)
 {
 	const emu_block *block = emu_block_now;
 	mark *m = &range->marks->last[at - range->begin];
 	bool *written = &range->marks->written[at - range->begin];
 
-	if (access == EMU_READ && !*written && range->kind == EMU_DEVICE_MEMORY)
+	if (access != EMU_WRITE && !*written && range->kind == EMU_DEVICE_MEMORY)
 		emu_fail(site, "uninitialised memory", "read at offset %td of allocation %zu", at - range->begin,
 			range->number);
 	if (m->write_launch == block->launch && m->write_block != block->number)
 		block_race(range, at, m->write_block, site);
-	if (access == EMU_WRITE && m->read_launch == block->launch && m->read_block != block->number)
+	if (access != EMU_READ && m->read_launch == block->launch && m->read_block != block->number)
 		block_race(range, at, m->read_block, site);
+	if (access != EMU_ATOMIC && m->atomic_launch == block->launch && m->atomic_block != block->number)
+		block_race(range, at, m->atomic_block, site);
 
-	if (access == EMU_WRITE) {
-		*written = true;
-		m->write_launch = block->launch;
-		m->write_block = block->number;
-		return;
+	switch (access) {
+	case EMU_READ: note(&m->read_launch, &m->read_block); break;
+	case EMU_WRITE: note(&m->write_launch, &m->write_block); break;
+	case EMU_ATOMIC: note(&m->atomic_launch, &m->atomic_block); break;
 	}
-	bool others = m->read_launch == block->launch && m->read_block != block->number;
-	m->read_launch = block->launch;
-	m->read_block = others ? MANY_BLOCKS : block->number;
+	*written |= access != EMU_READ;
 }
 
 /* ---- all else ---- */
@@ -242,7 +250,7 @@ bool may_touch(const unsigned char *at, emu_access access)
 	const emu_fiber *fiber = &emu_thread_now->fiber;
 	if (span{ fiber->stack, fiber->stack_end }.has(at))
 		return true;
-	if (access == EMU_WRITE)
+	if (access != EMU_READ)
 		return false;
 	if (arguments.has(at))
 		return true;
@@ -279,7 +287,9 @@ void emu_check_access(const void *address, size_t bytes, emu_access access, bool
 
 	while (at < end) {
 		const emu_range *range;
-		if (in_shared(at)) {
+		if (in_shared(at) && access == EMU_ATOMIC) {
+			emu_fail(site, "atomic operation", "on shared memory, which the emulation has none for");
+		} else if (in_shared(at)) {
 			access == EMU_READ ? shared_read(at, site) : shared_write(at, site);
 			at++;
 		} else if ((range = emu_memory_find(at))) {

@@ -11,7 +11,7 @@
  *                   is read after a wait for the phase that counts it. What wgmma reads, it reads
  *                   until the wait for it, and threads that wrote it have fenced since
  *   device memory   inside an allocation; read after it was written; not written by one block and
- *                   touched by another one of the same launch
+ *                   touched by another one of the same launch, unless all that is atomic
  *   pinned memory   the same, but the host may have written it
  *   anything else   the thread's stack, the kernel's arguments, constants of the program: other
  *                   memory of the host is refused
@@ -34,7 +34,7 @@ emu_marks *emu_marks_create(size_t bytes);
 void emu_marks_destroy(emu_marks *marks);
 
 /* Accesses of the thread that runs. */
-enum emu_access { EMU_READ, EMU_WRITE };
+enum emu_access { EMU_READ, EMU_WRITE, EMU_ATOMIC };
 void emu_check_access(const void *address, size_t bytes, emu_access access, bool aligned, emu_site site);
 /* By wgmma of the warp that runs. */
 void emu_check_async_read(const void *address, size_t bytes, emu_site site);
@@ -66,7 +66,7 @@ uint32_t emu_check_known(uint32_t clock);
 uint32_t emu_check_landing_clock(const void *mbarrier);
 uint32_t emu_check_landing(const void *mbarrier);
 #else
-enum emu_access { EMU_READ, EMU_WRITE };
+enum emu_access { EMU_READ, EMU_WRITE, EMU_ATOMIC };
 inline emu_marks *emu_marks_create(size_t) { return nullptr; }
 inline void emu_marks_destroy(emu_marks *) {}
 inline void emu_check_access(const void *, size_t, emu_access, bool, emu_site) {}

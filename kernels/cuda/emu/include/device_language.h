@@ -10,6 +10,7 @@
 #ifndef CADRE_KERNELS_CUDA_EMU_INCLUDE_DEVICE_LANGUAGE_H
 #define CADRE_KERNELS_CUDA_EMU_INCLUDE_DEVICE_LANGUAGE_H
 
+#include "kernels/cuda/emu/atomics.h"
 #include "kernels/cuda/emu/block.h"
 #include "kernels/cuda/emu/collectives.h"
 
@@ -53,6 +54,12 @@ inline uint32_t __reduce_or_sync(uint32_t mask, uint32_t value, EMU_HERE_ARGS)
 {
 	return emu_reduce(EMU_REDUCE_OR, mask, value, EMU_HERE);
 }
+
+inline unsigned long long atomicAdd(unsigned long long *at, unsigned long long value, EMU_HERE_ARGS)
+{
+	return emu_atomic_add(at, value, EMU_HERE);
+}
+inline unsigned atomicMin(unsigned *at, unsigned value, EMU_HERE_ARGS) { return emu_atomic_min(at, value, EMU_HERE); }
 
 inline uint32_t __float_as_uint(float value)
 {
