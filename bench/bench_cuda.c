@@ -217,7 +217,7 @@ static bool make_rows(struct rows *r, const struct layer *l, size_t tokens, size
 	*r = (struct rows){ .tokens = tokens, .ld = kn_ld(hidden) };
 	r->x_bytes = tokens * r->ld * sizeof(float);
 	r->y_bytes = pairs * r->ld * sizeof(float);
-	r->scratch_bytes = ops->ffn_scratch_bytes(l->queue, most, hidden, l->shape->ffn);
+	r->scratch_bytes = ops->ffn_scratch_bytes(l->queue, most, hidden, l->shape->ffn, false);
 
 	float *x = calloc(tokens * r->ld, sizeof *x);
 	CAD_ASSERT(x);

@@ -124,7 +124,7 @@ static enum cad_status step_init(struct measuring *m, uint32_t experts, size_t r
 		.x_bytes = rows * ld * sizeof(float),
 		.y_bytes = pairs * ld * sizeof(float),
 		.index_bytes = pairs * sizeof(uint32_t),
-		.scratch_bytes = m->ops->ffn_scratch_bytes(m->queue, pairs, hidden, m->experts[0].ffn),
+		.scratch_bytes = m->ops->ffn_scratch_bytes(m->queue, pairs, hidden, m->experts[0].ffn, false),
 	};
 	step->x = m->ops->alloc(m->device, step->x_bytes);
 	step->y = m->ops->alloc(m->device, step->y_bytes);

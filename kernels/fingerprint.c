@@ -147,7 +147,7 @@ enum cad_status kn_fingerprint(struct kn_queue *queue, enum cad_weights weights,
 	enum cad_status status = CAD_ERR_MEMORY;
 	XXH3_state_t *hash = XXH3_createState();
 
-	p.scratch_bytes = p.ops->ffn_scratch_bytes(queue, ROWS, HIDDEN, FFN);
+	p.scratch_bytes = p.ops->ffn_scratch_bytes(queue, ROWS, HIDDEN, FFN, false);
 	p.x = p.ops->alloc(p.device, ROWS * p.ldx * sizeof(float));
 	p.y = p.ops->alloc(p.device, ROWS * p.ldy * sizeof(float));
 	p.scratch = p.ops->alloc(p.device, p.scratch_bytes);

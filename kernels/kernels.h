@@ -282,6 +282,11 @@ struct kn_gate {
  * of x (row p when NULL); y[p] = down(act(gate(x)) * up(x)).
  * SILU: h = g / (1 + exp(-g)) * u. Each GEMM output by kn_linear's chain. ffn 0 .. experts_count -
  * 1 share H and F, and how their weights are kept.
+ *
+ * With y NULL, the exact combine's part on an expert node: q = rint(weight[p] * y[p] / quantum), the
+ * exact product rounded once, is added to the sums of the row that pair p reads; quantum is a power
+ * of two. A pair poisons its row where |q| >= 2^53, NaN or infinity: the row's sums are then
+ * worthless. Sums of integers have no order, so a device may add as it likes.
  */
 struct kn_ffn {
 	const struct kn_expert *const *experts; /* host, [experts_count] */
@@ -290,9 +295,13 @@ struct kn_ffn {
 	const uint32_t *row_index; /* [P] or NULL */
 	const float *x;            /* [rows][ldx] */
 	size_t ldx, rows, hidden;
-	float *y; /* [P][ldy] */
+	float *y; /* [P][ldy], or NULL: sums */
 	size_t ldy;
-	void *scratch; /* ffn_scratch_bytes(P', H, F), P' >= P and rows */
+	const float *weight; /* [P] */
+	float quantum;
+	int64_t *sums;    /* [rows][hidden], whole: rows without a pair are zeros */
+	uint32_t *poison; /* [rows]: the lowest pair that poisons the row; UINT32_MAX: none */
+	void *scratch;    /* ffn_scratch_bytes(P', H, F, sums), P' >= P and rows */
 };
 
 /* x[r][0..n) += y[r][0..n); y[r] is scaled by sigmoid(score[r]) first when score is given
@@ -328,21 +337,14 @@ struct kn_rows_unpack {
 	size_t ldx;
 };
 
-/*
- * The exact combine, on the node: q = rint(weight * y / quantum), the exact product rounded once,
- * per pair and element, summed in int64 over the pairs of a row; quantum is a power of two. |q| >=
- * 2^53, NaN or infinity poisons the row, naming the lowest pair's expert. The row is then written
- * in the narrowest of 16, 24, 32, 64 bits that holds it.
- */
+/* Sums for the wire, as kn_ffn leaves them: each row in the narrowest of 16, 24, 32, 64 bits that
+ * holds it. A poisoned row has no data, and names the expert of its pair. */
 struct kn_combine_pack {
-	const float *y; /* [P][ldy] */
-	size_t ldy, n, rows;
-	const uint32_t *pair_begin;  /* host, [rows + 1]: the pairs of row r are pair_index[pair_begin[r]] ... */
-	const uint32_t *pair_index;  /* host, [P] */
-	const float *pair_weight;    /* host, [P], by pair */
-	const uint32_t *pair_expert; /* host, [P], by pair: for the report of a poisoned row */
-	float quantum;
-	int64_t *scratch;             /* [rows][n] */
+	const int64_t *sums;    /* [rows][n] */
+	const uint32_t *poison; /* [rows] */
+	size_t rows, n;
+	const uint32_t *pair_expert; /* host, [pairs] */
+	size_t pairs;
 	struct cadre_wire_sum *heads; /* host out, [rows] */
 	uint8_t *data;                /* host out, room for rows * 8 * n bytes */
 	size_t *data_bytes;           /* host out */
@@ -497,7 +499,8 @@ struct kn_ops {
 	void (*kv_write)(struct kn_queue *queue, const struct kn_kv_write *a);
 	void (*attend)(struct kn_queue *queue, const struct kn_attend *a);
 	void (*gate)(struct kn_queue *queue, const struct kn_gate *a);
-	size_t (*ffn_scratch_bytes)(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn);
+	/* sums: for calls without y too */
+	size_t (*ffn_scratch_bytes)(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn, bool sums);
 	void (*ffn)(struct kn_queue *queue, const struct kn_ffn *a);
 	void (*add)(struct kn_queue *queue, const struct kn_add *a);
 	void (*rows_pack)(struct kn_queue *queue, const struct kn_rows_pack *a);

@@ -185,7 +185,8 @@ static enum cad_status job_allocate(struct job *job)
 	job->ld = kn_ld(job->spec->hidden);
 	job->rows_bytes = ROWS * job->ld * sizeof(float);
 	job->y_bytes = pairs * job->ld * sizeof(float);
-	job->scratch_bytes = job->ops->ffn_scratch_bytes(job->queue, pairs, job->spec->hidden, job->spec->expert.size);
+	job->scratch_bytes =
+		job->ops->ffn_scratch_bytes(job->queue, pairs, job->spec->hidden, job->spec->expert.size, false);
 	job->noise = job->ops->alloc(device, job->rows_bytes);
 	job->x = job->ops->alloc(device, job->rows_bytes);
 	job->y = job->ops->alloc(device, job->y_bytes);

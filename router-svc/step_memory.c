@@ -81,7 +81,7 @@ static void list_blocks(struct rt_step *step, struct blocks *blocks)
 	}
 	if (ffn > 0)
 		add(blocks, false, &b->ffn_scratch,
-			step->queue->ops->ffn_scratch_bytes(step->queue, rows, spec->hidden, ffn));
+			step->queue->ops->ffn_scratch_bytes(step->queue, rows, spec->hidden, ffn, false));
 }
 
 static bool blocks_take(struct rt_step *step, struct kn_device *device)

@@ -12,17 +12,18 @@ enum cad_status ex_exec_init(
 		.hidden = hidden,
 		.ld = ld,
 		.x_bytes = rows_max * ld * sizeof(float),
-		.y_bytes = pairs_max * ld * sizeof(float),
-		.rows_bytes = pairs_max * sizeof(uint32_t),
+		.pair_bytes = pairs_max * sizeof(uint32_t),
 		.sums_bytes = rows_max * hidden * sizeof(int64_t),
-		.scratch_bytes = ops->ffn_scratch_bytes(queue, pairs_max, hidden, ffn),
+		.poison_bytes = rows_max * sizeof(uint32_t),
+		.scratch_bytes = ops->ffn_scratch_bytes(queue, pairs_max, hidden, ffn, true),
 	};
 	exec->x = ops->alloc(queue->device, exec->x_bytes);
-	exec->y = ops->alloc(queue->device, exec->y_bytes);
-	exec->pair_row = ops->alloc(queue->device, exec->rows_bytes);
+	exec->pair_row = ops->alloc(queue->device, exec->pair_bytes);
+	exec->pair_weight = ops->alloc(queue->device, exec->pair_bytes);
 	exec->sums = ops->alloc(queue->device, exec->sums_bytes);
+	exec->poison = ops->alloc(queue->device, exec->poison_bytes);
 	exec->scratch = ops->alloc(queue->device, exec->scratch_bytes);
-	if (exec->x && exec->y && exec->pair_row && exec->sums && exec->scratch)
+	if (exec->x && exec->pair_row && exec->pair_weight && exec->sums && exec->poison && exec->scratch)
 		return CAD_OK;
 	ex_exec_fini(exec);
 
@@ -31,7 +32,7 @@ enum cad_status ex_exec_init(
 
 uint64_t ex_exec_bytes(const struct ex_exec *exec)
 {
-	return exec->x_bytes + exec->y_bytes + exec->rows_bytes + exec->sums_bytes + exec->scratch_bytes;
+	return exec->x_bytes + 2 * exec->pair_bytes + exec->sums_bytes + exec->poison_bytes + exec->scratch_bytes;
 }
 
 void ex_exec_fini(struct ex_exec *exec)
@@ -42,9 +43,10 @@ void ex_exec_fini(struct ex_exec *exec)
 	const struct kn_ops *ops = exec->queue->ops;
 	struct kn_device *device = exec->queue->device;
 	ops->release(device, exec->x, exec->x_bytes);
-	ops->release(device, exec->y, exec->y_bytes);
-	ops->release(device, exec->pair_row, exec->rows_bytes);
+	ops->release(device, exec->pair_row, exec->pair_bytes);
+	ops->release(device, exec->pair_weight, exec->pair_bytes);
 	ops->release(device, exec->sums, exec->sums_bytes);
+	ops->release(device, exec->poison, exec->poison_bytes);
 	ops->release(device, exec->scratch, exec->scratch_bytes);
 	*exec = (struct ex_exec){ 0 };
 }
@@ -64,25 +66,19 @@ static void unpack(struct ex_exec *exec, const struct ex_segment *segment)
 		});
 }
 
-/* The segment's rows of the answer: integer sums of weight * y over each row's pairs. *bytes: what
- * was written, valid after wait. */
-static void combine(struct ex_exec *exec, const struct ex_batch *batch, const struct ex_segment *segment, float quantum,
-	size_t *bytes)
+/* The segment's rows of the answer. *bytes: what was written, valid after wait. */
+static void pack(struct ex_exec *exec, const struct ex_batch *batch, const struct ex_segment *segment, size_t *bytes)
 {
 	const struct ex_job *job = segment->job;
 	struct cadre_wire_sum *heads = (struct cadre_wire_sum *)job->payload;
 	exec->queue->ops->combine_pack(exec->queue,
 		&(struct kn_combine_pack){
-			.y = exec->y,
-			.ldy = exec->ld,
-			.n = exec->hidden,
+			.sums = exec->sums + segment->base * exec->hidden,
+			.poison = exec->poison + segment->base,
 			.rows = segment->rows,
-			.pair_begin = batch->row_begin + segment->base,
-			.pair_index = batch->row_pairs,
-			.pair_weight = batch->pair_weight,
+			.n = exec->hidden,
 			.pair_expert = batch->pair_expert,
-			.quantum = quantum,
-			.scratch = exec->sums + segment->base * exec->hidden,
+			.pairs = batch->pairs,
 			.heads = heads + segment->row_begin,
 			.data = (uint8_t *)(heads + job->call->call.rows) + job->answer_data_bytes,
 			.data_bytes = bytes,
@@ -103,6 +99,7 @@ enum cad_status ex_exec_run(struct ex_exec *exec, const struct ex_batch *batch, 
 	for (uint32_t s = 0; s < batch->segments_count; s++)
 		unpack(exec, &batch->segments[s]);
 	ops->copy_in(exec->queue, exec->pair_row, batch->pair_row, batch->pairs * sizeof *batch->pair_row);
+	ops->copy_in(exec->queue, exec->pair_weight, batch->pair_weight, batch->pairs * sizeof *batch->pair_weight);
 	ops->ffn(exec->queue,
 		&(struct kn_ffn){
 			.experts = batch->active,
@@ -113,12 +110,14 @@ enum cad_status ex_exec_run(struct ex_exec *exec, const struct ex_batch *batch, 
 			.ldx = exec->ld,
 			.rows = batch->rows,
 			.hidden = exec->hidden,
-			.y = exec->y,
-			.ldy = exec->ld,
+			.weight = exec->pair_weight,
+			.quantum = quantum,
+			.sums = exec->sums,
+			.poison = exec->poison,
 			.scratch = exec->scratch,
 		});
 	for (uint32_t s = 0; s < batch->segments_count; s++)
-		combine(exec, batch, &batch->segments[s], quantum, &batch->segments[s].answer_bytes);
+		pack(exec, batch, &batch->segments[s], &batch->segments[s].answer_bytes);
 	enum cad_status status = ops->wait(exec->queue);
 	if (status != CAD_OK)
 		return status;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Execution: a grouped batch through the device. Rows from the wire, the grouped ffn, the exact
- * combine into the answers.
+ * Execution: a grouped batch through the device. Rows from the wire, the grouped ffn, whose outputs
+ * are summed on their way out, and the sums packed into the answers.
  *
  * The activations live in device memory, sized at creation for the largest step. One thread, the
  * stepping one.
@@ -15,12 +15,13 @@
 struct ex_exec {
 	struct kn_queue *queue;
 	size_t hidden, ld;
-	size_t x_bytes, y_bytes, rows_bytes, sums_bytes, scratch_bytes;
+	size_t x_bytes, pair_bytes, sums_bytes, poison_bytes, scratch_bytes;
 	float *x;           /* [R][ld] */
-	float *y;           /* [P][ld] */
-	uint32_t *pair_row; /* [P], the device's copy */
-	int64_t *sums;      /* [R][H] */
-	void *scratch;      /* of the ffn */
+	uint32_t *pair_row; /* [P], the device's copies */
+	float *pair_weight;
+	int64_t *sums;    /* [R][H] */
+	uint32_t *poison; /* [R] */
+	void *scratch;    /* of the ffn */
 };
 
 CAD_MUST_USE enum cad_status ex_exec_init(

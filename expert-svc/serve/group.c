@@ -20,8 +20,6 @@ static size_t lay_out(struct ex_batch *b, uint8_t *block)
 	b->pair_row = take(block, &at, b->pairs_max * sizeof *b->pair_row);
 	b->pair_expert = take(block, &at, b->pairs_max * sizeof *b->pair_expert);
 	b->pair_weight = take(block, &at, b->pairs_max * sizeof *b->pair_weight);
-	b->row_begin = take(block, &at, (b->rows_max + 1u) * sizeof *b->row_begin);
-	b->row_pairs = take(block, &at, b->pairs_max * sizeof *b->row_pairs);
 	return at;
 }
 
@@ -30,8 +28,6 @@ enum cad_status ex_batch_init(struct ex_batch *batch, struct kn_device *device, 
 {
 	CAD_ASSERT(rows_max >= 1 && pairs_max >= experts); /* so that at least one row always fits */
 	uint32_t cursor_count = experts > call_rows_max ? experts : call_rows_max;
-	if (rows_max > cursor_count)
-		cursor_count = rows_max;
 	*batch = (struct ex_batch){
 		.device = device,
 		.rows_max = rows_max,
@@ -152,18 +148,6 @@ static void walk(struct ex_batch *batch, uint32_t *count, uint32_t *place)
 	}
 }
 
-static void list_by_row(struct ex_batch *batch)
-{
-	memset(batch->row_begin, 0, (batch->rows + 1u) * sizeof *batch->row_begin);
-	for (uint32_t p = 0; p < batch->pairs; p++)
-		batch->row_begin[batch->pair_row[p] + 1]++;
-	for (uint32_t r = 0; r < batch->rows; r++)
-		batch->row_begin[r + 1] += batch->row_begin[r];
-	memcpy(batch->cursor, batch->row_begin, batch->rows * sizeof *batch->cursor);
-	for (uint32_t p = 0; p < batch->pairs; p++)
-		batch->row_pairs[batch->cursor[batch->pair_row[p]]++] = p;
-}
-
 void ex_batch_group(struct ex_batch *batch)
 {
 	uint32_t *place = batch->cursor, at = 0;
@@ -185,5 +169,4 @@ void ex_batch_group(struct ex_batch *batch)
 	batch->begin[batch->active_count] = at;
 	CAD_ASSERT(at == batch->pairs);
 	walk(batch, NULL, place);
-	list_by_row(batch);
 }

@@ -5,8 +5,7 @@
  *
  * A batch holds segments: a segment is a run of rows of one job, all of them unless the call is
  * larger than a step. Rows are numbered through the batch.
- * Pairs are sorted by expert, then by row (counting sort): what the grouped ffn wants; and listed
- * by row: what the combine wants.
+ * Pairs are sorted by expert, then by row (counting sort): what the grouped ffn wants.
  * All arrays are sized at creation. One thread uses a batch; nothing here allocates after creation,
  * blocks, or fails.
  */
@@ -42,8 +41,6 @@ struct ex_batch {
 	uint32_t *begin;
 	uint32_t *pair_row, *pair_expert; /* [pairs_max] */
 	float *pair_weight;               /* [pairs_max] */
-	uint32_t *row_begin;              /* [rows_max + 1]: pairs of batch row r are row_pairs[row_begin[r]] ... */
-	uint32_t *row_pairs;              /* [pairs_max] */
 	/* and for itself */
 	uint32_t *cursor; /* scratch, [max(experts, rows of a call) + 1] */
 	uint32_t cursor_count;

@@ -127,8 +127,15 @@ void kn_cpu_quantise_group(
 
 /* ---- ffn.c ---- */
 
-size_t kn_cpu_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn);
+size_t kn_cpu_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn, bool sums);
 void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a);
+
+/* ---- ffn_sums.c ---- */
+
+/* What kn_cpu_ffn_sums needs. */
+size_t kn_cpu_ffn_sums_bytes(size_t pairs, size_t hidden);
+/* The sums of `a`, whose pairs have given y [P][ldy]. */
+void kn_cpu_ffn_sums(struct kn_cpu_queue *queue, const struct kn_ffn *a, const float *y, size_t ldy, void *scratch);
 
 /* ---- vector.c ---- */
 

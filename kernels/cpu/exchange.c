@@ -157,29 +157,10 @@ void kn_cpu_rows_unpack(struct kn_queue *queue, const struct kn_rows_unpack *a)
 struct combine_run {
 	const struct kn_form *form;
 	const struct kn_combine_pack *a;
-	double inverse; /* 1 / quantum */
 	size_t jobs;
 };
 
-static struct cadre_wire_sum combine_row(const struct combine_run *run, size_t row, int64_t *sums)
-{
-	const struct kn_combine_pack *a = run->a;
-	uint32_t poison = UINT32_MAX;
-
-	memset(sums, 0, a->n * sizeof *sums);
-	for (uint32_t i = a->pair_begin[row]; i < a->pair_begin[row + 1]; i++) {
-		uint32_t pair = a->pair_index[i];
-		if (!run->form->sums_round(sums, a->y + pair * a->ldy, a->n, a->pair_weight[pair], run->inverse) &&
-			pair < poison)
-			poison = pair;
-	}
-
-	if (poison != UINT32_MAX)
-		return (struct cadre_wire_sum){ .expert = a->pair_expert[poison], .poisoned = 1 };
-	return (struct cadre_wire_sum){ .width = run->form->sums_width(sums, a->n) };
-}
-
-static void combine_sum_job(void *context, size_t job, unsigned thread)
+static void combine_head_job(void *context, size_t job, unsigned thread)
 {
 	(void)thread;
 	const struct combine_run *run = context;
@@ -187,7 +168,11 @@ static void combine_sum_job(void *context, size_t job, unsigned thread)
 	for (size_t r = kn_cpu_range_begin(a->rows, run->jobs, job),
 		    end = kn_cpu_range_begin(a->rows, run->jobs, job + 1);
 		r < end; r++)
-		a->heads[r] = combine_row(run, r, a->scratch + r * a->n);
+		if (a->poison[r] == UINT32_MAX)
+			a->heads[r] =
+				(struct cadre_wire_sum){ .width = run->form->sums_width(a->sums + r * a->n, a->n) };
+		else
+			a->heads[r] = (struct cadre_wire_sum){ .expert = a->pair_expert[a->poison[r]], .poisoned = 1 };
 }
 
 static size_t sums_bytes(const struct cadre_wire_sum *heads, size_t rows, size_t n)
@@ -207,17 +192,14 @@ static void combine_store_job(void *context, size_t job, unsigned thread)
 	uint8_t *data = a->data + sums_bytes(a->heads, r, a->n);
 	for (; r < end; data += a->heads[r].width * a->n, r++)
 		if (!a->heads[r].poisoned)
-			run->form->sums_store(a->scratch + r * a->n, a->n, a->heads[r].width, data);
+			run->form->sums_store(a->sums + r * a->n, a->n, a->heads[r].width, data);
 }
 
 void kn_cpu_combine_pack(struct kn_queue *queue, const struct kn_combine_pack *a)
 {
 	struct kn_cpu_queue *cpu = kn_cpu_queue(queue);
-	CAD_ASSERT(a->quantum > 0.0f);
-	size_t pairs_per_row = a->rows > 0 ? (a->pair_begin[a->rows] - a->pair_begin[0]) / a->rows + 2 : 1;
-	struct combine_run run = { cpu->form, a, 1.0 / (double)a->quantum,
-		kn_cpu_ranges(cpu, a->rows, a->n * pairs_per_row) };
-	kn_pool_for(cpu->pool, run.jobs, combine_sum_job, &run);
+	struct combine_run run = { cpu->form, a, kn_cpu_ranges(cpu, a->rows, a->n * 2) };
+	kn_pool_for(cpu->pool, run.jobs, combine_head_job, &run);
 	kn_pool_for(cpu->pool, run.jobs, combine_store_job, &run);
 	*a->data_bytes = sums_bytes(a->heads, a->rows, a->n);
 }

@@ -6,7 +6,8 @@
  * even out.
  *
  * With quantised weights a run before these quantises x, each row once, whatever its pairs; and of
- * the jobs that make a group of h's columns, the last to end quantises them.
+ * the jobs that make a group of h's columns, the last to end quantises them. Where sums are asked
+ * for, y lies in scratch, and a run after these adds it up (ffn_sums.c).
  */
 #include "kernels/cpu/cpu.h"
 
@@ -22,13 +23,14 @@ struct ffn_run {
 		size_t panels, blocks; /* of a job; jobs of one expert */
 	} gate_up, down;
 	uint32_t *busy; /* experts that have rows, ascending */
-	float *h, *tiles;
-	size_t ldh;
+	float *h, *y, *tiles;
+	size_t ldh, ldy;
 	bool quantised;
 	size_t groups;          /* of h's columns */
 	_Atomic uint32_t *done; /* [busy experts][groups]: panels of gate_up that are done */
 	uint8_t *xq, *hq;
 	size_t ldxq, ldhq;
+	void *sums; /* scratch of kn_cpu_ffn_sums */
 };
 
 static void *take(uint8_t *scratch, size_t *used, size_t bytes)
@@ -38,8 +40,10 @@ static void *take(uint8_t *scratch, size_t *used, size_t bytes)
 	return p;
 }
 
-/* Counts bytes (scratch NULL) and hands out pointers; counts what quantised weights need always. */
-static size_t lay_out(uint8_t *scratch, size_t pairs, size_t hidden, size_t ffn, unsigned threads, struct ffn_run *run)
+/* Counts bytes (scratch NULL) and hands out pointers; counts what quantised weights need always.
+ * pairs: or rows, where there are more of them. */
+static size_t lay_out(
+	uint8_t *scratch, size_t pairs, size_t hidden, size_t ffn, bool sums, unsigned threads, struct ffn_run *run)
 {
 	size_t used = 0;
 
@@ -52,15 +56,19 @@ static size_t lay_out(uint8_t *scratch, size_t pairs, size_t hidden, size_t ffn,
 	run->h = take(scratch, &used, pairs * run->ldh * sizeof *run->h);
 	run->done = take(scratch, &used, pairs * run->groups * sizeof *run->done);
 	run->hq = take(scratch, &used, pairs * run->ldhq);
-	/* last: there may be more rows than pairs */
 	run->xq = take(scratch, &used, pairs * run->ldxq);
+	if (sums) {
+		run->ldy = kn_ld(hidden);
+		run->y = take(scratch, &used, pairs * run->ldy * sizeof *run->y);
+		run->sums = take(scratch, &used, kn_cpu_ffn_sums_bytes(pairs, hidden));
+	}
 	return used;
 }
 
-size_t kn_cpu_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn)
+size_t kn_cpu_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn, bool sums)
 {
 	struct ffn_run run;
-	return lay_out(NULL, pairs, hidden, ffn, kn_pool_threads(kn_cpu_queue(queue)->pool), &run);
+	return lay_out(NULL, pairs, hidden, ffn, sums, kn_pool_threads(kn_cpu_queue(queue)->pool), &run);
 }
 
 static void gemm(const struct kn_form *form, const struct kn_panels *w, struct kn_gemm g, size_t panel)
@@ -142,7 +150,7 @@ static void down_job(void *context, size_t job, unsigned thread)
 	const struct kn_cpu_expert *expert = a->experts[e]->own;
 	const struct kn_panels *w = &expert->down;
 	size_t panels = w->panels - panel < run->down.panels ? w->panels - panel : run->down.panels;
-	float *y = a->y + row * a->ldy + panel * KN_PANEL_COLS;
+	float *y = run->y + row * run->ldy + panel * KN_PANEL_COLS;
 	gemm(run->form, w,
 		(struct kn_gemm){
 			.x = run->h + row * run->ldh,
@@ -152,7 +160,7 @@ static void down_job(void *context, size_t job, unsigned thread)
 			.rows = a->begin[e + 1] - row,
 			.panels = panels,
 			.y = y,
-			.ldy = a->ldy,
+			.ldy = run->ldy,
 		},
 		panel);
 	size_t begin = panel * KN_PANEL_COLS,
@@ -160,7 +168,7 @@ static void down_job(void *context, size_t job, unsigned thread)
 	if (expert->down_bias)
 		for (size_t r = row; r < a->begin[e + 1]; r++)
 			for (size_t i = begin; i < end; i++)
-				a->y[r * a->ldy + i] = a->y[r * a->ldy + i] + expert->down_bias[i];
+				run->y[r * run->ldy + i] = run->y[r * run->ldy + i] + expert->down_bias[i];
 }
 
 /* Wide jobs, since rows are packed once per job, but enough of them that threads end together; a
@@ -173,30 +181,41 @@ static struct cut cut_panels(size_t panels, size_t experts, unsigned threads)
 	return (struct cut){ each, (panels + each - 1) / each };
 }
 
+/* y of every pair. There are some. */
+static void make_y(struct kn_cpu_queue *q, struct ffn_run *run)
+{
+	const struct kn_ffn *a = run->a;
+	unsigned threads = kn_pool_threads(q->pool);
+	size_t busy = 0;
+
+	for (uint32_t e = 0; e < a->experts_count; e++)
+		if (a->begin[e + 1] > a->begin[e])
+			run->busy[busy++] = e;
+	const struct kn_cpu_expert *expert = a->experts[run->busy[0]]->own;
+	CAD_ASSERT(a->begin[0] == 0 && a->ldx >= kn_round_up(expert->gate_up.k, KN_K_UNIT) &&
+		run->ldy >= expert->down.panels * KN_PANEL_COLS);
+	run->quantised = kn_storage_quantised(expert->gate_up.storage);
+	if (run->quantised) {
+		memset(run->done, 0, busy * run->groups * sizeof *run->done);
+		kn_cpu_quantise(q, a->x, a->ldx, a->rows, a->hidden, run->xq, run->ldxq);
+	}
+	run->gate_up = cut_panels(expert->gate_up.panels, busy, threads);
+	run->down = cut_panels(expert->down.panels, busy, threads);
+	kn_pool_for(q->pool, busy * run->gate_up.blocks, gate_up_job, run);
+	kn_pool_for(q->pool, busy * run->down.blocks, down_job, run);
+}
+
 void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 {
 	struct kn_cpu_queue *q = kn_cpu_queue(queue);
-	unsigned threads = kn_pool_threads(q->pool);
-	size_t pairs = a->begin[a->experts_count], busy = 0;
+	size_t pairs = a->begin[a->experts_count], most = pairs > a->rows ? pairs : a->rows, e = 0;
+	struct ffn_run run = { .form = q->form, .a = a, .y = a->y, .ldy = a->ldy };
 
-	if (pairs == 0)
-		return;
-
-	struct ffn_run run = { .form = q->form, .a = a, .busy = a->scratch };
-	for (uint32_t e = 0; e < a->experts_count; e++)
-		if (a->begin[e + 1] > a->begin[e])
-			run.busy[busy++] = e;
-	const struct kn_cpu_expert *expert = a->experts[run.busy[0]]->own;
-	CAD_ASSERT(a->begin[0] == 0 && a->ldx >= kn_round_up(expert->gate_up.k, KN_K_UNIT) &&
-		a->ldy >= expert->down.panels * KN_PANEL_COLS);
-	lay_out(a->scratch, pairs, a->hidden, expert->ffn, threads, &run);
-	run.quantised = kn_storage_quantised(expert->gate_up.storage);
-	if (run.quantised) {
-		memset(run.done, 0, busy * run.groups * sizeof *run.done);
-		kn_cpu_quantise(q, a->x, a->ldx, a->rows, a->hidden, run.xq, run.ldxq);
-	}
-	run.gate_up = cut_panels(expert->gate_up.panels, busy, threads);
-	run.down = cut_panels(expert->down.panels, busy, threads);
-	kn_pool_for(q->pool, busy * run.gate_up.blocks, gate_up_job, &run);
-	kn_pool_for(q->pool, busy * run.down.blocks, down_job, &run);
+	while (e < a->experts_count && a->begin[e + 1] == 0)
+		e++;
+	lay_out(a->scratch, most, a->hidden, pairs > 0 ? a->experts[e]->ffn : 0, !a->y, kn_pool_threads(q->pool), &run);
+	if (pairs > 0)
+		make_y(q, &run);
+	if (!a->y)
+		kn_cpu_ffn_sums(q, a, run.y, run.ldy, run.sums);
 }

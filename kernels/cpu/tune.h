@@ -25,6 +25,8 @@ enum {
 	KN_FFN_PANELS_MAX = 8,
 	KN_FFN_JOBS_PER_THREAD = 8,
 	KN_FFN_TILE_ROWS = 96,
+	/* and columns of a row that a thread sums, in its L1 cache. */
+	KN_SUM_COLUMNS = 1024,
 
 	/* GEMM: rows whose sums and factors stay in L2, floats of x that wait there, packed (the
 	 * stack holds them), values of k of a panel that several tiles read in turn; distances of

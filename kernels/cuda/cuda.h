@@ -35,7 +35,8 @@ struct kn_cuda_device {
 
 struct kn_cuda_queue;
 
-/* Results of an operator in the window: heads, and the data of row r at data + r * stride. */
+/* Results of an operator in the window: heads, which name the pair of a poisoned row instead of its
+ * expert, and the data of row r at data + r * stride. */
 struct kn_cuda_delivery {
 	const struct cadre_wire_sum *heads;
 	const uint8_t *data;
@@ -44,6 +45,7 @@ struct kn_cuda_delivery {
 	struct cadre_wire_sum *to_heads;
 	uint8_t *to_data;
 	size_t *to_bytes;
+	const uint32_t *pair_expert;
 	bool first; /* of the call: the others add to its data */
 };
 enum { KN_DELIVERIES_MAX = 64 };
@@ -121,7 +123,7 @@ cudaError_t kn_cuda_try_sm90(cudaStream_t stream, bool *good);
 
 /* ---- ffn.cc ---- */
 
-size_t kn_cuda_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn);
+size_t kn_cuda_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn, bool sums);
 void kn_cuda_ffn(struct kn_queue *queue, const struct kn_ffn *a);
 
 /* ---- rows.cu ---- */

@@ -101,7 +101,7 @@ static struct kn_cuda_ffn_scratch lay_out(void *memory, size_t pairs, size_t row
 	return s;
 }
 
-size_t kn_cuda_ffn_scratch_bytes(struct kn_queue *, size_t pairs, size_t hidden, size_t ffn)
+size_t kn_cuda_ffn_scratch_bytes(struct kn_queue *, size_t pairs, size_t hidden, size_t ffn, bool)
 {
 	return lay_out(nullptr, pairs, pairs, hidden, ffn).bytes;
 }
@@ -115,9 +115,17 @@ static kn_cuda_ffn_fn *function_of(enum cad_profile profile)
 	}
 }
 
+static void clear_sums(struct kn_cuda_queue *q, const struct kn_ffn *a)
+{
+	kn_cuda_note(q, cudaMemsetAsync(a->sums, 0, a->rows * a->hidden * sizeof *a->sums, q->stream));
+	kn_cuda_note(q, cudaMemsetAsync(a->poison, 0xff, a->rows * sizeof *a->poison, q->stream));
+}
+
 void kn_cuda_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 {
 	const size_t pairs = a->begin[a->experts_count];
+	if (!a->y && a->rows > 0)
+		clear_sums(kn_cuda_queue_of(queue), a);
 	if (pairs == 0)
 		return;
 

@@ -16,6 +16,7 @@
  * ascending: the CPU's bits, whatever the tile (|d| < 2^24, so (float)d is exact).
  */
 #include "kernels/cuda/ffn.h"
+#include "kernels/cuda/out.h"
 
 namespace
 {
@@ -27,8 +28,7 @@ enum {
 	STEPS = KN_GROUP / 32, /* of k, to an instruction */
 };
 
-/* What the GEMM reads and writes. q [rows][groups * KN_GROUP], scales [rows][groups]; y
- * [pairs][ldy]. */
+/* What the GEMM reads and writes. q [rows][groups * KN_GROUP], scales [rows][groups]. */
 struct gemm {
 	const kn_cuda_tile *tiles;
 	const struct kn_cuda_view *views;
@@ -36,8 +36,7 @@ struct gemm {
 	const float *scales;
 	const uint32_t *row_index;          /* [pairs]; NULL: pair p reads row p */
 	size_t groups, panels, block_bytes; /* of a block: int4 has its sub-scales at the end */
-	float *y;
-	size_t ldy;
+	kn_cuda_out out;
 };
 
 /* ---- shared memory ---- */
@@ -185,12 +184,12 @@ __device__ __forceinline__ float finish(const struct kn_cuda_view &view, const f
 	return kn_cuda_activate(view, g, u);
 }
 
-/* Through shared memory, so that stores are 16 bytes wide. */
+/* Through shared memory, so that stores are 16 bytes wide, and sums are of neighbours. */
 template <class S, bool UP>
 __device__ __forceinline__ void store(
 	shared<S> *s, const gemm &g, const kn_cuda_tile &t, const struct kn_cuda_view &view, const accumulators<S> &acc)
 {
-	enum { COLUMNS = S::panels * outputs<UP>::columns, FOURS = COLUMNS / 4 };
+	constexpr int COLUMNS = S::panels * outputs<UP>::columns;
 	const int lane = static_cast<int>(threadIdx.x) % 32;
 	const size_t first_column = blockIdx.y * static_cast<size_t>(COLUMNS);
 
@@ -205,12 +204,10 @@ __device__ __forceinline__ void store(
 					finish<UP>(view, acc[a][d], first_column + static_cast<size_t>(column), i);
 			}
 	__syncthreads();
-	for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(t.rows) * FOURS; i += S::threads) {
-		const int row = i / FOURS, column = i % FOURS * 4;
-		float *y =
-			g.y + (t.first + static_cast<size_t>(row)) * g.ldy + first_column + static_cast<size_t>(column);
-		*reinterpret_cast<float4 *>(y) = *reinterpret_cast<const float4 *>(&s->y[row][column]);
-	}
+	if (UP || g.out.y)
+		kn_cuda_store_tile<S::threads, COLUMNS>(g.out, s->y, t.first, t.rows, first_column);
+	else
+		kn_cuda_add_tile<S::threads, COLUMNS>(g.out, s->y, t.first, t.rows, first_column);
 }
 
 /* grid (tiles, panels / S::panels) */
@@ -286,16 +283,15 @@ void kn_cuda_ffn_int8(struct kn_cuda_queue *q, const struct kn_ffn *a, const str
 	up.groups = s.hidden_pad / KN_GROUP;
 	up.panels = (s.ffn + KN_PANEL_COLUMNS - 1) / KN_PANEL_COLUMNS;
 	up.block_bytes = like.areas[KN_AREA_UP].piece_bytes;
-	up.y = s.h;
-	up.ldy = s.ldh;
+	up.out.y = s.h;
+	up.out.ldy = s.ldh;
 	gemm down = up;
 	down.q = s.hq;
 	down.scales = s.h_scales;
 	down.row_index = nullptr;
 	down.groups = s.ffn_pad / KN_GROUP;
 	down.panels = (a->hidden + KN_PANEL_ROWS - 1) / KN_PANEL_ROWS;
-	down.y = a->y;
-	down.ldy = a->ldy;
+	down.out = kn_cuda_out_of(a);
 
 	kn_cuda_quantise(q, a->x, a->ldx, a->rows, kn_round_up(a->hidden, ROW_UNIT), s.xq, s.x_scales, s.hidden_pad);
 	launch<kn_up_few, true>(q, up, p.few, p.few_count);

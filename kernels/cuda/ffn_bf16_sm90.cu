@@ -7,6 +7,7 @@
  * in ascending order into the same accumulator, whatever the tile, and so a row's bits are its own.
  */
 #include "kernels/cuda/ffn.h"
+#include "kernels/cuda/out.h"
 #include "kernels/sm90.h"
 
 namespace
@@ -28,8 +29,10 @@ struct gemm {
 	const uint16_t *x;
 	const uint32_t *row_index; /* [pairs]; NULL: pair p reads row p */
 	size_t k, ldx, blocks, panels;
-	void *out;
-	size_t ldo;
+	/* up's outputs, and down's */
+	uint16_t *h;
+	size_t ldh;
+	kn_cuda_out out;
 };
 
 /* ---- shared memory ---- */
@@ -160,13 +163,19 @@ __device__ __forceinline__ uint32_t bf16_pair(float low, float high)
 }
 
 /* Four values of a row. */
-template <bool UP> __device__ __forceinline__ void put(void *out, size_t at, const float4 &v)
+__device__ __forceinline__ void round_four(uint16_t *out, const float *v)
 {
-	if constexpr (UP)
-		*reinterpret_cast<uint2 *>(
-			static_cast<uint16_t *>(out) + at) = { bf16_pair(v.x, v.y), bf16_pair(v.z, v.w) };
-	else
-		*reinterpret_cast<float4 *>(static_cast<float *>(out) + at) = v;
+	*reinterpret_cast<uint2 *>(out) = { bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]) };
+}
+
+template <class S, int COLUMNS>
+__device__ __forceinline__ void store_h(const shared<S> *s, const gemm &g, const kn_cuda_tile &t, size_t first_column)
+{
+	constexpr uint32_t FOURS = COLUMNS / 4;
+	for (uint32_t i = threadIdx.x; i < t.rows * FOURS; i += S::threads) {
+		const uint32_t row = i / FOURS, column = i % FOURS * 4;
+		round_four(g.h + (t.first + row) * g.ldh + first_column + column, &s->y[row][column]);
+	}
 }
 
 /* Through shared memory, so that stores are wide. */
@@ -174,7 +183,7 @@ template <class S, bool UP>
 __device__ __forceinline__ void store(
 	shared<S> *s, const gemm &g, const kn_cuda_tile &t, const struct kn_cuda_view &view, const accumulators<S> &acc)
 {
-	enum { COLUMNS = S::panels * outputs<UP>::columns, FOURS = COLUMNS / 4 };
+	constexpr int COLUMNS = S::panels * outputs<UP>::columns;
 	const int lane = static_cast<int>(threadIdx.x) % 32;
 	const size_t first_column = blockIdx.y * static_cast<size_t>(COLUMNS);
 
@@ -189,12 +198,12 @@ __device__ __forceinline__ void store(
 					finish<UP>(view, acc[a][d], first_column + static_cast<size_t>(column), i);
 			}
 	__syncthreads();
-	for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(t.rows) * FOURS; i += S::threads) {
-		const int row = i / FOURS, column = i % FOURS * 4;
-		put<UP>(g.out,
-			(t.first + static_cast<size_t>(row)) * g.ldo + first_column + static_cast<size_t>(column),
-			*reinterpret_cast<const float4 *>(&s->y[row][column]));
-	}
+	if constexpr (UP)
+		store_h<S, COLUMNS>(s, g, t, first_column);
+	else if (g.out.y)
+		kn_cuda_store_tile<S::threads, COLUMNS>(g.out, s->y, t.first, t.rows, first_column);
+	else
+		kn_cuda_add_tile<S::threads, COLUMNS>(g.out, s->y, t.first, t.rows, first_column);
 }
 
 /* grid (tiles, panels / S::panels) */
@@ -241,7 +250,7 @@ __global__ void __launch_bounds__(KN_ROW_THREADS) kn_round_kernel(
 	const size_t i = blockIdx.x * static_cast<size_t>(KN_ROW_THREADS) + threadIdx.x, row = i / (n / 4),
 		     at = i % (n / 4) * 4;
 	if (row < rows)
-		put<true>(out, row * ldo + at, *reinterpret_cast<const float4 *>(x + row * ldx + at));
+		round_four(out + row * ldo + at, x + row * ldx + at);
 }
 
 /* ---- launches ---- */
@@ -280,17 +289,16 @@ void kn_cuda_ffn_bf16_sm90(struct kn_cuda_queue *q, const struct kn_ffn *a, cons
 	up.ldx = kn_round_up(a->hidden, KN_BF16_STEP);
 	up.blocks = up.ldx / KN_BF16_STEP;
 	up.panels = (s.ffn + KN_PANEL_COLUMNS - 1) / KN_PANEL_COLUMNS;
-	up.out = s.h_bf16;
-	up.ldo = kn_round_up(s.ffn, KN_BF16_STEP);
+	up.h = s.h_bf16;
+	up.ldh = kn_round_up(s.ffn, KN_BF16_STEP);
 	gemm down = up;
 	down.x = s.h_bf16;
 	down.row_index = nullptr;
 	down.k = kn_round_up(s.ffn, ROW_UNIT);
-	down.ldx = up.ldo;
+	down.ldx = up.ldh;
 	down.blocks = down.ldx / KN_BF16_STEP;
 	down.panels = (a->hidden + KN_PANEL_ROWS - 1) / KN_PANEL_ROWS;
-	down.out = a->y;
-	down.ldo = a->ldy;
+	down.out = kn_cuda_out_of(a);
 
 	const size_t fours = a->rows * (up.k / 4);
 	kn_cuda_note(q,

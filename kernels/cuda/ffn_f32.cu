@@ -12,6 +12,7 @@
  * Weights are f32, f16 or bf16, widened when they are used, which is exact. Subnormals are kept.
  */
 #include "kernels/cuda/ffn.h"
+#include "kernels/cuda/out.h"
 
 namespace
 {
@@ -43,8 +44,7 @@ struct gemm {
 	size_t ldx;
 	const uint32_t *row_index; /* [pairs]; NULL: pair p reads row p */
 	size_t blocks, panels;
-	float *y; /* [pairs][ldy] */
-	size_t ldy;
+	kn_cuda_out out;
 };
 
 /* ---- shared memory ---- */
@@ -152,18 +152,17 @@ __device__ __forceinline__ void store_up(
 	*reinterpret_cast<several<float, S::thread_columns> *>(h + column) = out;
 }
 template <class S>
-__device__ __forceinline__ void store_down(
-	const struct kn_cuda_view &view, const float (&acc)[2][S::thread_columns], size_t column, float *y)
+__device__ __forceinline__ void store_down(const kn_cuda_out &out, const struct kn_cuda_view &view,
+	const float (&acc)[2][S::thread_columns], uint32_t pair, size_t first)
 {
 #pragma unroll
-	for (int half = 0; half < 2; half++, column += 8) {
-		several<float, S::thread_columns> out;
+	for (int half = 0; half < 2; half++)
 #pragma unroll
-		for (int c = 0; c < S::thread_columns; c++)
-			out.v[c] = view.down_bias ? acc[half][c] + view.down_bias[column + static_cast<size_t>(c)]
-						  : acc[half][c];
-		*reinterpret_cast<several<float, S::thread_columns> *>(y + column) = out;
-	}
+		for (int c = 0; c < S::thread_columns; c++) {
+			const size_t column = first + static_cast<size_t>(8 * half + c);
+			kn_cuda_put(out, pair, column,
+				view.down_bias ? acc[half][c] + view.down_bias[column] : acc[half][c]);
+		}
 }
 
 template <class S, bool UP>
@@ -175,9 +174,13 @@ __device__ __forceinline__ void store(
 
 #pragma unroll
 	for (int r = 0; r < S::thread_rows; r++) {
-		const size_t row = static_cast<size_t>(row_of<S>() + r * S::down);
-		if (row < t.rows)
-			(UP ? store_up<S> : store_down<S>)(view, acc[r], column, g.y + (t.first + row) * g.ldy);
+		const uint32_t row = static_cast<uint32_t>(row_of<S>() + r * S::down), pair = t.first + row;
+		if (row >= t.rows)
+			break;
+		if constexpr (UP)
+			store_up<S>(view, acc[r], column, g.out.y + pair * g.out.ldy);
+		else
+			store_down<S>(g.out, view, acc[r], pair, column);
 	}
 }
 
@@ -267,16 +270,15 @@ void kn_cuda_ffn_f32(struct kn_cuda_queue *q, const struct kn_ffn *a, const stru
 	up.row_index = a->row_index;
 	up.blocks = up_area.blocks;
 	up.panels = up_area.pieces / up_area.blocks;
-	up.y = s.h;
-	up.ldy = s.ldh;
+	up.out.y = s.h;
+	up.out.ldy = s.ldh;
 	gemm down = up;
 	down.x = s.h;
 	down.ldx = s.ldh;
 	down.row_index = nullptr;
 	down.blocks = down_area.blocks;
 	down.panels = down_area.pieces / down_area.blocks;
-	down.y = a->y;
-	down.ldy = a->ldy;
+	down.out = kn_cuda_out_of(a);
 
 	launch_of<true>(q, up, p, up_area);
 	launch_of<false>(q, down, p, down_area);

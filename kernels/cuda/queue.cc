@@ -72,6 +72,8 @@ static void deliver(const struct kn_cuda_delivery *d)
 	size_t bytes = d->first ? 0 : *d->to_bytes;
 	memcpy(d->to_heads, d->heads, d->rows * sizeof *d->heads);
 	for (size_t r = 0; r < d->rows; r++) {
+		if (d->heads[r].poisoned)
+			d->to_heads[r].expert = d->pair_expert[d->heads[r].expert];
 		memcpy(d->to_data + bytes, d->data + r * d->stride, d->heads[r].width * d->n);
 		bytes += d->heads[r].width * d->n;
 	}

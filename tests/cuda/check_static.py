@@ -19,16 +19,17 @@ UP_FEW, UP_MANY, DOWN_FEW, DOWN_MANY = ("kn_gemm_kernel<kn_tile_shape<%s>" % sha
     "1, 8, 2, 1, 4>, true", "2, 64, 2, 4, 2>, true", "1, 8, 4, 1, 4>, false", "1, 64, 2, 4, 3>, false"))
 MMA, LDMATRIX = "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", "ldmatrix.sync.aligned.m8n8"
 FETCH = "cp.async.cg.shared.global"
+SUMS = {"cvt.rni.f64.f64": 0, "red.global.add.u64": 0, "red.global.min.u32": 0}  # none of them waits for what was there
 
 # kernel -> registers at most, instructions in its PTX: exactly, or (0) at least one
 KERNELS = {
     UP_FEW: (128, {MMA: 16, LDMATRIX: 24, FETCH: 0}),
     UP_MANY: (240, {MMA: 64, LDMATRIX: 40, FETCH: 0}),
-    DOWN_FEW: (96, {MMA: 8, LDMATRIX: 16, FETCH: 0}),
-    DOWN_MANY: (128, {MMA: 32, LDMATRIX: 24, FETCH: 0}),
+    DOWN_FEW: (96, {MMA: 8, LDMATRIX: 16, FETCH: 0, **SUMS}),
+    DOWN_MANY: (128, {MMA: 32, LDMATRIX: 24, FETCH: 0, **SUMS}),
     "kn_quantise_kernel": (40, {"redux.sync.max.u32": 1}),
     "kn_rows_unpack_kernel": (40, {}),
-    "kn_combine_kernel": (48, {"redux.sync.min.u32": 1, "redux.sync.or.b32": 2, "cvt.rni.f64.f64": 0}),
+    "kn_combine_kernel": (48, {"redux.sync.or.b32": 2}),
 }
 F32_FEW, F32_MANY = "1, 8, 1, 4, 4", "2, 64, 4, 8, 3"
 FMA = "fma.rn.f32"
@@ -43,8 +44,8 @@ MMA_BF16 = "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
 HOPPER = {
     "kn_bf16_kernel<kn_tile_shape<1, 8, 4, 1, 6>, true": (64, {MMA_BF16: 4, LDMATRIX: 8, FETCH: 0}),
     "kn_bf16_kernel<kn_tile_shape<2, 64, 4, 2, 4>, true": (128, {MMA_BF16: 32, LDMATRIX: 16, FETCH: 0}),
-    "kn_bf16_kernel<kn_tile_shape<1, 8, 4, 1, 6>, false": (64, {MMA_BF16: 4, LDMATRIX: 8, FETCH: 0}),
-    "kn_bf16_kernel<kn_tile_shape<1, 64, 2, 4, 6>, false": (96, {MMA_BF16: 16, LDMATRIX: 12, FETCH: 0}),
+    "kn_bf16_kernel<kn_tile_shape<1, 8, 4, 1, 6>, false": (64, {MMA_BF16: 4, LDMATRIX: 8, FETCH: 0, **SUMS}),
+    "kn_bf16_kernel<kn_tile_shape<1, 64, 2, 4, 6>, false": (96, {MMA_BF16: 16, LDMATRIX: 12, FETCH: 0, **SUMS}),
     "kn_round_kernel": (40, {}),
     "kn_sm90_kernel": (40, {MMA_BF16: 1}),
 }

@@ -18,6 +18,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FFN, F32, QUANTISE, ROWS, COMBINE = ("kernels/cuda/%s.cu" % name for name in ("ffn", "ffn_f32", "quantise", "rows", "combine"))
 EXPERT, SLOTS, STAGING = ("kernels/cuda/%s.cc" % name for name in ("expert", "slots", "staging"))   # of the host: tested by test_cuda_memory
+OUT = "kernels/cuda/out.h"
 
 MUTANTS = (
     ("no barrier after the rows", FFN, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
@@ -43,8 +44,23 @@ MUTANTS = (
      "fmaf(static_cast<float>(dot[d][i]) * s->x_scales[row_of<S>(d, i)], w->scales[first + lane / 4 + 8 * (i / 2)], acc[a][d][i] + 0 * scale)"),
     ("rounded before it is added", FFN, "fmaf(static_cast<float>(dot[d][i]), scale, acc[a][d][i])", "static_cast<float>(dot[d][i]) * scale + acc[a][d][i]"),
     ("gate and up change places", FFN, "return kn_cuda_activate(view, g, u);", "return kn_cuda_activate(view, u, g);"),
-    ("one row too many goes out", FFN, "i < static_cast<int>(t.rows) * FOURS", "i < static_cast<int>(t.rows + 1) * FOURS"),
+    ("one row too many goes out", OUT, "i < pairs * FOURS", "i < (pairs + 1) * FOURS"),
     ("rows that are not there are read", FFN, "s->row[r] = r >= t.rows ? -1 :", "s->row[r] = r > t.rows ? -1 :"),
+    ("sums: one row too many", OUT, "i < pairs * COLUMNS", "i < (pairs + 1) * COLUMNS"),
+    ("sums: of the first columns", OUT, "column + i % COLUMNS, tile", "i % COLUMNS, tile"),
+    ("sums: of another pair", OUT, "kn_cuda_add(out, first_pair + i / COLUMNS,", "kn_cuda_add(out, i / COLUMNS,"),
+    ("sums: padding is added", OUT, "if (column >= out.n)\n\t\treturn;", ""),
+    ("sums: of the pair's number", OUT, "out.row_index ? out.row_index[pair] : pair", "pair"),
+    ("sums: the weight of another pair", OUT, "out.weight[pair]", "out.weight[pair / 2 * 2]"),
+    ("sums: rounded in single precision", OUT, "static_cast<double>(out.weight[pair]) * static_cast<double>(y) * out.inverse",
+     "static_cast<double>(out.weight[pair] * y) * out.inverse"),
+    ("sums: cut off, not rounded", OUT, "rint(", "trunc("),
+    ("sums: the limit is let in", OUT, "< 0x1p53", "< 0x1p63"),
+    ("sums: infinity and NaN have an integer", OUT, "if (fabs(q) < 0x1p53)", "if (!(fabs(q) >= 0x1p53))"),
+    ("sums: not atomic", OUT, "atomicAdd(reinterpret_cast<unsigned long long *>(&out.sums[row * out.n + column]),\n\t\t\tstatic_cast<unsigned long long>(static_cast<int64_t>(q)));",
+     "out.sums[row * out.n + column] += static_cast<int64_t>(q);"),
+    ("sums: the last pair poisons", OUT, "atomicMin(&out.poison[row], pair);", "out.poison[row] = pair;"),
+    ("sums: nothing poisons", OUT, "atomicMin(&out.poison[row], pair);", ";"),
     ("tiles of many rows are forgotten", FFN, "launch<kn_down_many, false>(q, down, p.many, p.many_count);", ""),
     ("f32: no barrier after the rows", F32, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
     ("f32: no barrier before a stage", F32, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();", "ptx_cp_async_wait<S::stages - 2>();"),
@@ -55,7 +71,7 @@ MUTANTS = (
     ("f32: rounded before it is added", F32, "fmaf(x[r].v[i], wide, acc[r][half][c])", "x[r].v[i] * wide + acc[r][half][c]"),
     ("f32: gate and up change places", F32, "kn_cuda_activate(view, g, u)", "kn_cuda_activate(view, u, g)"),
     ("f32: columns of y side by side", F32, "c / 8 * 16 + c % 8", "c"),
-    ("f32: one row too many goes out", F32, "if (row < t.rows)", "if (row <= t.rows)"),
+    ("f32: one row too many goes out", F32, "if (row >= t.rows)", "if (row > t.rows)"),
     ("f32: rows that are not there are read", F32, "s->row[r] = r >= t.rows ? -1 :", "s->row[r] = r > t.rows ? -1 :"),
     ("f32: a panel that is not there goes out", F32, "if (panel_of<S>() < panels)", "if (true)"),
     ("f32: the weights of another panel", F32, "(p < panels ? p : 0)", "(p < panels ? 0 : 0)"),
@@ -67,7 +83,14 @@ MUTANTS = (
     ("q8: scales of the next group", ROWS, "i / CADRE_ROW_GROUP * sizeof(float)", "(i + 1) / CADRE_ROW_GROUP * sizeof(float)"),
     ("no zeros after a row", ROWS, "(n + 63) / 64 * 64;", "n;"),
     ("no barrier in the reduction", COMBINE, "s->low[warp] = low;\n\t}\n\t__syncthreads();", "s->low[warp] = low;\n\t}"),
-    ("the last pair is left out", COMBINE, "for (uint32_t p = begin; p < end; p++) {\n\t\tconst float y", "for (uint32_t p = begin; p + 1 < end; p++) {\n\t\tconst float y"),
+    ("no barrier before a row goes out", COMBINE, "width);\n\t__syncthreads();\n\tfor", "width);\n\tfor"),
+    ("no barrier after a part of a row", COMBINE, "s->chunks[i];\n\t__syncthreads();", "s->chunks[i];"),
+    ("the last chunk is left out", COMBINE, "i * CHUNK_BYTES < count * width", "(i + 1) * CHUNK_BYTES <= count * width"),
+    ("a chunk's end is not written", COMBINE, "i < kn_round_up(count, CHUNK_BYTES)", "i < count"),
+    ("parts of a row on top of each other", COMBINE, "p.data + row * p.stride + first * width", "p.data + row * p.stride"),
+    ("three bytes in the other order", COMBINE, "data[3 * i + b]", "data[3 * i + 2 - b]"),
+    ("a row of the next width", COMBINE, "most < 1u << 23 ? 3", "most < 1u << 22 ? 3"),
+    ("a poisoned row is not said to be", COMBINE, "head.poisoned = poison != NONE;", ""),
     ("widths of the first warp alone", COMBINE, "for (uint32_t w = 0; w < WARPS; w++) {", "for (uint32_t w = 0; w < 1; w++) {"),
     ("a buffer is filled again too early", STAGING, "\t(void)kn_cuda_staging_wait(buffer);\n", ""),
     ("a fetch is not waited for", STAGING, "error == cudaSuccess ? kn_cuda_staging_wait(buffer) : error", "error"),
@@ -83,7 +106,6 @@ MUTANTS = (
     ("a slot goes back to the device", SLOTS, "if (!is_slot(slots, slot)) {", "if (true) {"),
     ("what is no slot becomes one", SLOTS, "if (!is_slot(slots, slot)) {", "if (!slot) {"),
     ("half reserved", SLOTS, "\telse\n\t\tgive_back(slots);", ""),
-    ("rounded in single precision", COMBINE, "rint(static_cast<double>(c.pairs[p].weight) * static_cast<double>(y) * c.inverse)", "rint(static_cast<double>(c.pairs[p].weight * y) * c.inverse)"),
 )
 BF16 = "kernels/cuda/ffn_bf16_sm90.cu"
 MUTANTS += (
@@ -119,16 +141,23 @@ class Build:
 
     def link(self, file, text, folder):
         """libcadre-emu.so of it in the folder; what the compiler says when it will not."""
-        source, made = folder / pathlib.Path(file).name, folder / "mutant.o"
-        source.write_text(text)
-        entry = self.commands[str(ROOT / file)]
-        words = [word for word in entry["command"].split() if word not in ("ccache", "-Werror", "-Wall", "-Wextra")]
-        words[words.index("-o") + 1], words[words.index("-c") + 1] = str(made), str(source)
-        done = subprocess.run(words, cwd=entry["directory"], capture_output=True, text=True)
-        if done.returncode:
-            return done.stderr.splitlines()[0]
-        others = [path for path in self.objects if path.name != f"{source.name}.o"]
-        subprocess.run(["g++", "-shared", "-o", folder / "libcadre-emu.so", made, *others, "-ldl"], check=True)
+        changed = folder / file
+        changed.parent.mkdir(parents=True)
+        changed.write_text(text)
+        made = []
+        for source, entry in self.commands.items():
+            if source == str(ROOT / file):
+                source = str(changed)
+            elif f'#include "{file}"' not in pathlib.Path(source).read_text():
+                continue
+            made.append(folder / f"{pathlib.Path(source).name}.o")
+            words = [word for word in entry["command"].split() if word not in ("ccache", "-Werror", "-Wall", "-Wextra")]
+            words[words.index("-o") + 1], words[words.index("-c") + 1] = str(made[-1]), source
+            done = subprocess.run([words[0], f"-I{folder}", *words[1:]], cwd=entry["directory"], capture_output=True, text=True)
+            if done.returncode:
+                return done.stderr.splitlines()[0]
+        others = [path for path in self.objects if path.name not in {path.name for path in made}]
+        subprocess.run(["g++", "-shared", "-o", folder / "libcadre-emu.so", *made, *others, "-ldl"], check=True)
         return None
 
     def notices(self, program, folder):

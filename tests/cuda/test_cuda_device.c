@@ -45,13 +45,20 @@ static struct kn_queue *open_queue(void)
 /* Larger than what passes through a queue's window at once. */
 static const struct op_case large[] = {
 	{ &op_rows_unpack, OP_TEST, .rows = 1100, .n = 1030 },
-	{ &op_combine_pack, OP_TEST, .rows = 600, .n = 2000, .topk = 2 },
+	{ &op_combine_pack, OP_TEST, .rows = 600, .n = 2000 },
+	{ &op_combine_pack, OP_TEST, "more sums than are packed at once", .rows = 9, .n = 4100 },
 	{ &op_ffn, OP_TEST, "tiles of many rows, not full", .rows = 70, .n = 96, .k = 200, .experts = 3, .topk = 2,
 		.dtype = CAD_DTYPE_BF16, .weights = CAD_WEIGHTS_INT8 },
 	{ &op_ffn, OP_TEST, "the same in f32", .rows = 70, .n = 96, .k = 200, .experts = 3, .topk = 2,
 		.dtype = CAD_DTYPE_F16 },
 	{ &op_ffn, OP_TEST, "the same in f32, weights of f32", .rows = 40, .n = 65, .k = 67, .experts = 2, .topk = 2 },
 	{ &op_ffn, OP_TEST, "the same by tensor cores", .rows = 70, .n = 97, .k = 200, .experts = 3, .topk = 2,
+		.weights = CAD_WEIGHTS_BF16_SM90 },
+	{ &op_ffn_sums, OP_TEST, "tiles of many rows, not full", .rows = 70, .n = 96, .k = 200, .experts = 3, .topk = 2,
+		.dtype = CAD_DTYPE_BF16, .weights = CAD_WEIGHTS_INT8 },
+	{ &op_ffn_sums, OP_TEST, "the same in f32", .rows = 70, .n = 96, .k = 200, .experts = 3, .topk = 2,
+		.dtype = CAD_DTYPE_F16 },
+	{ &op_ffn_sums, OP_TEST, "the same by tensor cores", .rows = 70, .n = 97, .k = 200, .experts = 3, .topk = 2,
 		.weights = CAD_WEIGHTS_BF16_SM90 },
 };
 
@@ -68,7 +75,7 @@ static bool computes(enum cad_weights weights)
 
 static bool has(const struct op_case *c)
 {
-	if (c->kind == &op_ffn || c->kind == &op_unpack)
+	if (c->kind == &op_ffn || c->kind == &op_ffn_sums || c->kind == &op_unpack)
 		return computes(c->weights);
 	return c->kind == &op_rows_unpack || c->kind == &op_combine_pack;
 }

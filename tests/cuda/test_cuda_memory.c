@@ -80,7 +80,7 @@ static bool step_init(struct step *step, struct kn_device *device)
 	CAD_ASSERT(kn_ld(HIDDEN) == LD);
 	if (ops->queue_create(device, 1, &step->queue) != CAD_OK)
 		return false;
-	step->scratch_bytes = ops->ffn_scratch_bytes(step->queue, ROWS, HIDDEN, FFN);
+	step->scratch_bytes = ops->ffn_scratch_bytes(step->queue, ROWS, HIDDEN, FFN, false);
 	step->scratch = ops->alloc(device, step->scratch_bytes);
 	step->x = ops->alloc(device, STEP_BYTES);
 	step->y = ops->alloc(device, STEP_BYTES);

@@ -146,7 +146,7 @@ void expert_case_expect(struct expert_case *c, const struct expert_world *world)
 	const struct kn_ops *ops = world->reference->ops;
 	size_t ffn = cad_model_spec(world->model)->expert.size, ld = kn_ld(world->hidden);
 	float *x = need(ld * sizeof *x), *y = need(ld * sizeof *y);
-	void *scratch = need(ops->ffn_scratch_bytes(world->own, 1, world->hidden, ffn));
+	void *scratch = need(ops->ffn_scratch_bytes(world->own, 1, world->hidden, ffn, false));
 	double quantum = (double)expert_quantum(world, c->layer);
 
 	memset(c->expected, 0, c->rows * world->hidden * sizeof *c->expected);

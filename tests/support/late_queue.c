@@ -309,6 +309,9 @@ static void late_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 	DEVICE(row_index);
 	DEVICE(x);
 	DEVICE(y);
+	DEVICE(weight);
+	DEVICE(sums);
+	DEVICE(poison);
 	DEVICE(scratch);
 }
 
@@ -344,15 +347,9 @@ static void late_rows_unpack(struct kn_queue *queue, const struct kn_rows_unpack
 static void late_combine_pack(struct kn_queue *queue, const struct kn_combine_pack *a)
 {
 	BEGIN(combine_pack);
-	size_t first = a->pair_begin[0], end = a->pair_begin[a->rows], pairs = 0;
-	for (size_t i = first; i < end; i++)
-		pairs = a->pair_index[i] >= pairs ? a->pair_index[i] + 1u : pairs;
-	DEVICE(y);
-	READS(pair_begin, a->rows + 1);
-	reads(q, what, a->pair_index + first, (end - first) * sizeof *a->pair_index);
-	READS(pair_weight, pairs);
-	READS(pair_expert, pairs);
-	DEVICE(scratch);
+	DEVICE(sums);
+	DEVICE(poison);
+	READS(pair_expert, a->pairs);
 	WRITES(heads, a->rows);
 	WRITES(data, a->rows * 8 * a->n);
 	WRITES(data_bytes, 1);
@@ -378,10 +375,10 @@ static void late_combine_finish(struct kn_queue *queue, const struct kn_combine_
 	DEVICE(shared);
 }
 
-static size_t late_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn)
+static size_t late_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn, bool sums)
 {
 	struct kn_queue *inner = queue_of(queue)->inner;
-	return inner->ops->ffn_scratch_bytes(inner, pairs, hidden, ffn);
+	return inner->ops->ffn_scratch_bytes(inner, pairs, hidden, ffn, sums);
 }
 
 void late_queue_ops(struct kn_ops *ops)

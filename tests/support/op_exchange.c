@@ -19,17 +19,16 @@ struct exchange {
 	size_t data_bytes;
 	struct cadre_wire_row *rows;
 	struct cadre_wire_sum *sums;
-	uint32_t *pair_begin, *pair_index, *pair_expert;
-	float *pair_weight;
+	uint32_t *pair_expert, *poison, *host_poison;
 	int64_t *device_sums, *host_sums;
 };
 
-static struct exchange *exchange_setup(struct kn_queue *queue, const struct op_case *c, size_t x_rows, uint64_t *seed)
+static struct exchange *exchange_setup(struct kn_queue *queue, const struct op_case *c, uint64_t *seed)
 {
 	struct exchange *s = op_need(sizeof *s);
 	s->n = c->n;
 	s->ld = kn_ld(c->n);
-	s->x = op_rows(queue, x_rows, c->n, seed, c->data, 1.0f, &s->x_host);
+	s->x = op_rows(queue, c->rows, c->n, seed, c->data, 1.0f, &s->x_host);
 	s->index = op_need(c->rows * sizeof *s->index);
 	for (size_t r = 0; r < c->rows; r++)
 		s->index[r] = (uint32_t)(c->rows - 1 - r);
@@ -46,15 +45,15 @@ static void exchange_teardown(struct op_state *state)
 	struct exchange *s = (struct exchange *)state;
 	const struct kn_ops *ops = state->queue->ops;
 	struct kn_device *device = state->queue->device;
-	size_t x_rows = state->c->rows * (s->pair_begin ? state->c->topk : 1);
 
-	ops->release(device, s->x, x_rows * s->ld * 4);
+	ops->release(device, s->x, state->rows * s->ld * 4);
 	if (s->device_sums)
 		ops->release(device, s->device_sums, state->rows * s->n * 8);
 	if (state->device_output && state->device_output != (void *)s->device_sums)
 		ops->release(device, state->device_output, state->rows * state->stride_bytes);
-	void *const host[] = { state->host_output, s->x_host, s->index, s->data, s->rows, s->sums, s->pair_begin,
-		s->pair_index, s->pair_expert, s->pair_weight, s->host_sums };
+	ops->release(device, s->poison, state->rows * sizeof *s->poison);
+	void *const host[] = { state->host_output, s->x_host, s->index, s->data, s->rows, s->sums, s->pair_expert,
+		s->host_poison, s->host_sums };
 	for (size_t i = 0; i < sizeof host / sizeof host[0]; i++)
 		free(host[i]);
 	free(s);
@@ -96,7 +95,7 @@ static void odd_rows(struct exchange *s)
 
 static struct op_state *rows_pack_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
-	struct exchange *s = exchange_setup(queue, c, c->rows, &seed);
+	struct exchange *s = exchange_setup(queue, c, &seed);
 	if (c->flag) {
 		odd_rows(s);
 		queue->ops->copy_in(queue, s->x, s->x_host, c->rows * s->ld * sizeof *s->x);
@@ -226,14 +225,8 @@ static double rows_pack_error(const struct op_state *state, const void *output)
 	return bits_same(good);
 }
 
-static double exchange_flops(const struct op_case *c)
-{
-	return 2.0 * (double)c->rows * (double)c->n * (double)(c->topk > 0 ? c->topk : 1);
-}
-static double exchange_bytes(const struct op_case *c)
-{
-	return 6.0 * (double)c->rows * (double)c->n * (double)(c->topk > 0 ? c->topk : 1);
-}
+static double exchange_flops(const struct op_case *c) { return 2.0 * (double)c->rows * (double)c->n; }
+static double exchange_bytes(const struct op_case *c) { return 6.0 * (double)c->rows * (double)c->n; }
 
 const struct op_kind op_rows_pack = { "rows_pack", rows_pack_setup, rows_pack_run, rows_pack_error, exchange_teardown,
 	exchange_flops, exchange_bytes };
@@ -278,7 +271,7 @@ static float row_value(const struct exchange *s, struct cadre_wire_row head, con
 
 static struct op_state *rows_unpack_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
-	struct exchange *s = exchange_setup(queue, c, c->rows, &seed);
+	struct exchange *s = exchange_setup(queue, c, &seed);
 	uint8_t *at = s->data;
 
 	for (size_t r = 0; r < c->rows; r++) {
@@ -338,34 +331,31 @@ static double rows_unpack_error(const struct op_state *state, const void *output
 const struct op_kind op_rows_unpack = { "rows_unpack", rows_unpack_setup, rows_unpack_run, rows_unpack_error,
 	exchange_teardown, exchange_flops, exchange_bytes };
 
-/* ---- combine_pack: topk pairs per row, scattered; flag poisons some rows ---- */
+/* ---- combine_pack: rows of all widths; flag poisons some ---- */
 
 enum { QUANTUM_EXPONENT = -14 };
 
 static struct op_state *combine_pack_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
-	size_t pairs = c->rows * c->topk;
-	struct exchange *s = exchange_setup(queue, c, pairs, &seed);
+	static const int bits[] = { 15, 23, 31, 62 };
+	struct exchange *s = exchange_setup(queue, c, &seed);
+	size_t sums_bytes = c->rows * s->n * sizeof *s->host_sums;
 
-	s->pair_begin = op_need((c->rows + 1) * sizeof *s->pair_begin);
-	s->pair_index = op_need(pairs * sizeof *s->pair_index);
-	s->pair_expert = op_need(pairs * sizeof *s->pair_expert);
-	s->pair_weight = op_need(pairs * sizeof *s->pair_weight);
-	s->device_sums = op_alloc(queue, c->rows * s->n * sizeof *s->device_sums);
-	for (size_t r = 0; r <= c->rows; r++)
-		s->pair_begin[r] = (uint32_t)(r * c->topk);
-	for (size_t p = 0; p < pairs; p++) { /* grouped by slot: slot k of row r is pair k * rows + r */
-		s->pair_index[p % c->rows * c->topk + p / c->rows] = (uint32_t)p;
-		s->pair_weight[p] = op_value(&seed, OP_DATA_BELL);
-		s->pair_expert[p] = (uint32_t)(1000 + p / c->rows);
-		float *y = s->x_host + p * s->ld;
-		for (size_t i = 0; i < s->n && c->data == OP_DATA_BELL; i++) /* all widths */
-			y[i] *= exp2f((float)(p % c->rows % 4) * 9);
-		if (c->flag && p % 3 == 0)
-			y[p % s->n] = p % 2 ? NAN : p % 4 ? INFINITY : 0x1p+80f;
+	s->host_sums = op_need(sums_bytes);
+	s->host_poison = op_need(c->rows * sizeof *s->host_poison);
+	s->pair_expert = op_need(c->rows * sizeof *s->pair_expert);
+	for (size_t r = 0; r < c->rows; r++) {
+		s->pair_expert[r] = (uint32_t)(1000 + r);
+		s->host_poison[r] = c->flag && r % 3 == 0 ? (uint32_t)(c->rows - 1 - r) : UINT32_MAX;
+		for (size_t i = 0; i < s->n; i++)
+			s->host_sums[r * s->n + i] =
+				(int64_t)ldexp((double)op_value(&seed, OP_DATA_BELL), bits[r % 4] - 3);
+		/* the largest is at a width's end, or just past it */
+		int64_t end = (int64_t)1 << bits[r % 4];
+		s->host_sums[r * s->n + r % s->n] = r % 8 < 4 ? -end : end - (int64_t)(r % 16 < 8);
 	}
-
-	queue->ops->copy_in(queue, s->x, s->x_host, pairs * s->ld * sizeof *s->x);
+	s->device_sums = op_upload(queue, s->host_sums, sums_bytes);
+	s->poison = op_upload(queue, s->host_poison, c->rows * sizeof *s->poison);
 	s->state.stride_bytes = s->state.compare_bytes = sizeof(struct cadre_wire_sum) + 8 * s->n;
 	s->state.host_output = op_need(c->rows * s->state.stride_bytes);
 
@@ -380,16 +370,12 @@ static void combine_pack_run(struct op_state *state, size_t first, size_t rows)
 
 	state->queue->ops->combine_pack(state->queue,
 		&(struct kn_combine_pack){
-			.y = s->x,
-			.ldy = s->ld,
-			.n = s->n,
+			.sums = s->device_sums + first * s->n,
+			.poison = s->poison + first,
 			.rows = rows,
-			.pair_begin = s->pair_begin + first,
-			.pair_index = s->pair_index,
-			.pair_weight = s->pair_weight,
+			.n = s->n,
 			.pair_expert = s->pair_expert,
-			.quantum = ldexpf(1, QUANTUM_EXPONENT),
-			.scratch = s->device_sums,
+			.pairs = state->rows,
 			.heads = s->sums,
 			.data = s->data,
 			.data_bytes = &bytes,
@@ -431,27 +417,19 @@ static double combine_pack_error(const struct op_state *state, const void *outpu
 		struct cadre_wire_sum head;
 		const uint8_t *data = (const uint8_t *)output + r * state->stride_bytes + sizeof head;
 		memcpy(&head, data - sizeof head, sizeof head);
-		uint32_t poison = UINT32_MAX;
+		if (s->host_poison[r] != UINT32_MAX) {
+			good &= head.poisoned == 1 && head.width == 0 &&
+				head.expert == s->pair_expert[s->host_poison[r]];
+			continue;
+		}
 		size_t width = 0;
 		for (size_t i = 0; i < s->n; i++) {
-			int64_t sum = 0;
-			for (size_t k = 0; k < state->c->topk; k++) {
-				uint32_t pair = s->pair_index[r * state->c->topk + k];
-				long double q = rintl((long double)s->pair_weight[pair] *
-					(long double)s->x_host[pair * s->ld + i] * exp2l(-QUANTUM_EXPONENT));
-				if (fabsl(q) < 0x1p53L)
-					sum += (int64_t)q;
-				else
-					poison = pair < poison ? pair : poison;
-			}
+			int64_t sum = s->host_sums[r * s->n + i];
 			while (!fits(sum, widths[width]))
 				width++;
-			good &= head.poisoned || sum == sum_read(data + i * head.width, head.width);
+			good &= sum == sum_read(data + i * head.width, head.width);
 		}
-		if (poison == UINT32_MAX)
-			good &= !head.poisoned && head.width == widths[width] && head.expert == 0;
-		else
-			good &= head.poisoned == 1 && head.width == 0 && head.expert == s->pair_expert[poison];
+		good &= !head.poisoned && head.width == widths[width] && head.expert == 0;
 	}
 
 	return bits_same(good);
@@ -465,7 +443,7 @@ const struct op_kind op_combine_pack = { "combine_pack", combine_pack_setup, com
 static struct op_state *combine_add_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
 	static const uint8_t widths[] = { 2, 3, 4, 8 };
-	struct exchange *s = exchange_setup(queue, c, c->rows, &seed);
+	struct exchange *s = exchange_setup(queue, c, &seed);
 	size_t at = 0;
 
 	s->host_sums = op_need(c->rows * s->n * sizeof *s->host_sums);
@@ -536,7 +514,7 @@ const struct op_kind op_combine_add = { "combine_add", combine_add_setup, combin
 /* flag: with shared rows, which are x itself upside down */
 static struct op_state *combine_finish_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
-	struct exchange *s = exchange_setup(queue, c, c->rows, &seed);
+	struct exchange *s = exchange_setup(queue, c, &seed);
 	s->host_sums = op_need(c->rows * s->n * sizeof *s->host_sums);
 	for (size_t i = 0; i < c->rows * s->n; i++)
 		s->host_sums[i] = (int64_t)((double)op_value(&seed, OP_DATA_BELL) * exp2((double)(i % 60)));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Grouped expert ffn: c->rows tokens, each to c->topk of c->experts; n is F, k is H. Output rows
- * are pairs. */
+ * are pairs; or, of op_ffn_sums, tokens. */
 #include "common/base/clock.h"
 #include "kernels/quantise.h"
 #include "tests/support/op_cases.h"
@@ -21,8 +21,15 @@ struct ffn {
 	uint32_t *begin, *part_begin;         /* [experts + 1] */
 	uint32_t *row_index, *row_index_host; /* [pairs] */
 	float *x, *x_host;
-	size_t ldx, ldy, scratch_bytes;
+	size_t ldx, ldy, pairs, scratch_bytes;
 	void *scratch;
+	struct sums {
+		float *weight, *weight_host;        /* [pairs], as the part's below */
+		uint32_t *row_index, *row, *expert; /* the first is the device's */
+		float *part_weight;
+		int64_t *sums, *sums_host;      /* [rows][k] */
+		uint32_t *poison, *poison_host; /* [rows] */
+	} sums;
 };
 
 /* Tokens draw topk distinct experts; pairs are sorted by expert, tokens ascending within. */
@@ -60,7 +67,7 @@ static void *nans(struct kn_queue *queue, size_t bytes)
 	return scratch;
 }
 
-static struct op_state *ffn_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
+static struct ffn *setup(struct kn_queue *queue, const struct op_case *c, bool sums, uint64_t seed)
 {
 	struct ffn *s = op_need(sizeof *s);
 	size_t pairs = c->rows * c->topk;
@@ -91,12 +98,18 @@ static struct op_state *ffn_setup(struct kn_queue *queue, const struct op_case *
 	s->row_index = op_upload(queue, s->row_index_host, pairs * sizeof *s->row_index);
 	s->ldx = s->ldy = kn_ld(c->k);
 	s->x = op_rows(queue, c->rows, c->k, &seed, c->data, 1.0f, &s->x_host);
-	s->scratch_bytes = queue->ops->ffn_scratch_bytes(queue, pairs, c->k, c->n);
+	s->pairs = pairs;
+	s->scratch_bytes = queue->ops->ffn_scratch_bytes(queue, pairs, c->k, c->n, sums);
 	s->scratch = nans(queue, s->scratch_bytes);
 	s->state = (struct op_state){ c, queue, pairs, s->ldy * 4, kn_round_up(c->k, 64) * 4,
 		op_alloc(queue, pairs * s->ldy * 4), NULL };
 
-	return &s->state;
+	return s;
+}
+
+static struct op_state *ffn_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
+{
+	return &setup(queue, c, false, seed)->state;
 }
 
 static uint32_t clamp(uint32_t v, size_t first, size_t rows)
@@ -243,10 +256,10 @@ static void ffn_teardown(struct op_state *state)
 			free((void *)s->experts[e].source[i].data);
 	}
 
-	ops->release(device, s->row_index, state->rows * sizeof *s->row_index);
+	ops->release(device, s->row_index, s->pairs * sizeof *s->row_index);
 	ops->release(device, s->x, state->c->rows * s->ldx * 4);
 	ops->release(device, s->scratch, s->scratch_bytes);
-	ops->release(device, state->device_output, state->rows * s->ldy * 4);
+	ops->release(device, state->device_output, s->pairs * s->ldy * 4);
 	free(s->row_index_host);
 	free(s->x_host);
 	free(s->begin);
@@ -269,3 +282,166 @@ static double ffn_bytes(const struct op_case *c)
 }
 
 const struct op_kind op_ffn = { "ffn", ffn_setup, ffn_run, ffn_error, ffn_teardown, ffn_flops, ffn_bytes };
+
+/* ---- sums; flag poisons some rows ---- */
+
+enum { QUANTUM_EXPONENT = -14 };
+
+static float pair_weight(const struct op_case *c, uint64_t *seed, size_t p)
+{
+	float bell = op_value(seed, OP_DATA_BELL) * exp2f((float)(p % 5) * 9); /* all widths */
+	if (!c->flag)
+		return bell;
+	switch (p % 11) {
+	case 2: return NAN;
+	case 5: return INFINITY;
+	case 8: return 0x1p+40f; /* too large for some elements */
+	default: return bell;
+	}
+}
+
+/* Output row: sums, and the expert that poisons the row, or UINT32_MAX. */
+static struct op_state *ffn_sums_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
+{
+	struct ffn *s = setup(queue, c, true, seed);
+	struct sums *u = &s->sums;
+
+	u->weight_host = op_need(s->pairs * sizeof *u->weight);
+	for (size_t p = 0; p < s->pairs; p++)
+		u->weight_host[p] = pair_weight(c, &seed, p);
+	u->weight = op_alloc(queue, s->pairs * sizeof *u->weight);
+	u->row_index = op_alloc(queue, s->pairs * sizeof *u->row_index);
+	u->sums = op_alloc(queue, c->rows * c->k * sizeof *u->sums);
+	u->poison = op_alloc(queue, c->rows * sizeof *u->poison);
+	u->part_weight = op_need(s->pairs * sizeof *u->part_weight);
+	u->row = op_need(s->pairs * sizeof *u->row);
+	u->expert = op_need(s->pairs * sizeof *u->expert);
+	u->sums_host = op_need(c->rows * c->k * sizeof *u->sums);
+	u->poison_host = op_need(c->rows * sizeof *u->poison);
+	s->state.rows = c->rows;
+	s->state.stride_bytes = s->state.compare_bytes = c->k * sizeof *u->sums + sizeof(uint64_t);
+	s->state.host_output = op_need(c->rows * s->state.stride_bytes);
+
+	return &s->state;
+}
+
+/* The pairs of tokens first .. first + rows - 1, in the same order. */
+static void take_part(struct ffn *s, size_t first, size_t rows)
+{
+	struct sums *u = &s->sums;
+	uint32_t pairs = 0;
+
+	for (uint32_t e = 0; e < s->state.c->experts; e++) {
+		s->part_begin[e] = pairs;
+		for (uint32_t p = s->begin[e]; p < s->begin[e + 1]; p++) {
+			if (s->row_index_host[p] < first || s->row_index_host[p] >= first + rows)
+				continue;
+			u->row[pairs] = s->row_index_host[p] - (uint32_t)first;
+			u->part_weight[pairs] = u->weight_host[p];
+			u->expert[pairs++] = e;
+		}
+	}
+	s->part_begin[s->state.c->experts] = pairs;
+}
+
+static void ffn_sums_run(struct op_state *state, size_t first, size_t rows)
+{
+	struct ffn *s = (struct ffn *)state;
+	struct sums *u = &s->sums;
+	const struct kn_ops *ops = state->queue->ops;
+	size_t k = state->c->k;
+
+	take_part(s, first, rows);
+	ops->copy_in(state->queue, u->row_index, u->row, s->part_begin[state->c->experts] * sizeof *u->row);
+	ops->copy_in(state->queue, u->weight, u->part_weight, s->part_begin[state->c->experts] * sizeof *u->weight);
+	ops->ffn(state->queue,
+		&(struct kn_ffn){
+			.experts = s->pointers,
+			.experts_count = state->c->experts,
+			.begin = s->part_begin,
+			.row_index = u->row_index,
+			.x = s->x + first * s->ldx,
+			.ldx = s->ldx,
+			.rows = rows,
+			.hidden = k,
+			.weight = u->weight,
+			.quantum = ldexpf(1, QUANTUM_EXPONENT),
+			.sums = u->sums + first * k,
+			.poison = u->poison + first,
+			.scratch = s->scratch,
+		});
+	ops->copy_out(state->queue, u->sums_host, u->sums + first * k, rows * k * sizeof *u->sums);
+	ops->copy_out(state->queue, u->poison_host, u->poison + first, rows * sizeof *u->poison);
+	CAD_ASSERT(ops->wait(state->queue) == CAD_OK);
+
+	for (size_t i = 0; i < rows; i++) {
+		uint8_t *out = (uint8_t *)state->host_output + (first + i) * state->stride_bytes;
+		uint32_t pair = u->poison_host[i];
+		memset(out, 0, state->stride_bytes);
+		memcpy(out + k * sizeof *u->sums, pair == UINT32_MAX ? &pair : &u->expert[pair], sizeof pair);
+		if (pair == UINT32_MAX)
+			memcpy(out, u->sums_host + i * k, k * sizeof *u->sums);
+	}
+}
+
+/* Adds a pair's element to its row; what has no integer names the expert, unless a lower one did. */
+static void add_exactly(long double weighted, int64_t *sum, uint32_t *poison, uint32_t expert)
+{
+	long double q = rintl(weighted * exp2l(-QUANTUM_EXPONENT));
+	if (fabsl(q) < 0x1p53L)
+		*sum += (int64_t)q;
+	else
+		*poison = expert < *poison ? expert : *poison;
+}
+
+/* Exact, once y is given, which op_ffn looks at. */
+static double ffn_sums_error(const struct op_state *state, const void *output)
+{
+	struct ffn *s = (struct ffn *)(uintptr_t)state;
+	size_t k = state->c->k, y_bytes = s->pairs * s->ldy * sizeof(float);
+	float *y = op_need(y_bytes);
+	int64_t *sums = op_need(state->rows * k * sizeof *sums);
+	uint32_t *poison = op_need(state->rows * sizeof *poison);
+	bool good = true;
+
+	ffn_run(&s->state, 0, s->pairs);
+	state->queue->ops->copy_out(state->queue, y, state->device_output, y_bytes);
+	CAD_ASSERT(state->queue->ops->wait(state->queue) == CAD_OK);
+	memset(poison, 0xff, state->rows * sizeof *poison);
+	for (uint32_t e = 0; e < state->c->experts; e++)
+		for (uint32_t p = s->begin[e]; p < s->begin[e + 1]; p++)
+			for (size_t i = 0; i < k; i++)
+				add_exactly((long double)s->sums.weight_host[p] * (long double)y[p * s->ldy + i],
+					&sums[s->row_index_host[p] * k + i], &poison[s->row_index_host[p]], e);
+	for (size_t r = 0; r < state->rows; r++) {
+		const uint8_t *row = (const uint8_t *)output + r * state->stride_bytes;
+		good &= memcmp(row + k * sizeof *sums, &poison[r], sizeof *poison) == 0;
+		good &= poison[r] != UINT32_MAX || memcmp(row, sums + r * k, k * sizeof *sums) == 0;
+	}
+	free(y);
+	free(sums);
+	free(poison);
+
+	return good ? 0 : INFINITY;
+}
+
+static void ffn_sums_teardown(struct op_state *state)
+{
+	struct ffn *s = (struct ffn *)state;
+	struct sums *u = &s->sums;
+	const struct kn_ops *ops = state->queue->ops;
+	struct kn_device *device = state->queue->device;
+	void *const host[] = { state->host_output, u->weight_host, u->part_weight, u->row, u->expert, u->sums_host,
+		u->poison_host };
+
+	ops->release(device, u->weight, s->pairs * sizeof *u->weight);
+	ops->release(device, u->row_index, s->pairs * sizeof *u->row_index);
+	ops->release(device, u->sums, state->rows * state->c->k * sizeof *u->sums);
+	ops->release(device, u->poison, state->rows * sizeof *u->poison);
+	for (size_t i = 0; i < sizeof host / sizeof host[0]; i++)
+		free(host[i]);
+	ffn_teardown(state);
+}
+
+const struct op_kind op_ffn_sums = { "ffn_sums", ffn_sums_setup, ffn_sums_run, ffn_sums_error, ffn_sums_teardown,
+	ffn_flops, ffn_bytes };
