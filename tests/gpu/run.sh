@@ -80,7 +80,7 @@ bits_and_speed() {
 	local how=()
 	[[ $DEVICE != emu ]] || how=(--quick)
 	run bits-and-speed 120 "$BENCH" --device "$DEVICE" --csv "$OUT" "${how[@]}"
-	cat "$OUT/bits-and-speed.log"
+	sed 's/^/    /' "$OUT/bits-and-speed.log"
 }
 
 peers() {
@@ -92,7 +92,7 @@ peers() {
 	elif why=$(timeout -k 5 120 python3 "$PEERS" "$OUT" 2>&1 | tee "$OUT/peers.log"); [[ $why == skipped:* ]]; then
 		skipped peers "${why#skipped: peers: }"
 	else
-		cat "$OUT/peers.log"
+		sed 's/^/    /' "$OUT/peers.log"
 		if grep -q ratio "$OUT/peers.log"; then ok peers; else failed peers "see $OUT/peers.log"; fi
 	fi
 }
