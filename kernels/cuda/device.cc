@@ -214,6 +214,18 @@ static cudaError_t try_sm90(struct kn_cuda_device *d)
 	return error;
 }
 
+static enum cad_status cannot_be_used(const struct kn_cuda_chip &chip, cudaError_t why, struct cad_error *error)
+{
+	size_t free_bytes = 0, total_bytes = 0;
+	cudaMemGetInfo(&free_bytes, &total_bytes);
+	if (why == cudaErrorMemoryAllocation)
+		return cad_error_set(error, CAD_ERR_MEMORY,
+			"device '%s' (%s) has no memory to begin with: %zu of %zu MiB are free; end what else uses it",
+			chip.name, chip.model, free_bytes >> 20, total_bytes >> 20);
+	return cad_error_set(error, CAD_ERR_UNSUPPORTED, "device '%s' (%s) cannot be used: %s", chip.name, chip.model,
+		cudaGetErrorString(why));
+}
+
 static enum cad_status open_device(unsigned index, struct kn_device **device, struct cad_error *error)
 {
 	static const struct kn_ops ops = table();
@@ -234,8 +246,7 @@ static enum cad_status open_device(unsigned index, struct kn_device **device, st
 		if (created == cudaSuccess)
 			cudaStreamDestroy(d->stream);
 		free(d);
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "device '%s' (%s) cannot be used: %s", chip.name,
-			chip.model, cudaGetErrorString(tried));
+		return cannot_be_used(chip, tried, error);
 	}
 	if (kn_cuda_staging_init(&d->staging) != CAD_OK) {
 		cudaStreamDestroy(d->stream);
