@@ -160,14 +160,6 @@ float kn_cuda_f32_of(const void *value, enum cad_dtype dtype)
 	return widened;
 }
 
-bool kn_cuda_packs(enum cad_weights weights)
-{
-	for (const struct kn_cuda_form *form : forms)
-		if (form->profile == cad_weights_profile(weights))
-			return true;
-	return false;
-}
-
 struct kn_cuda_layout kn_cuda_layout_of(const struct kn_expert_source *source, enum cad_weights weights)
 {
 	const bool up_biased = source->gate_bias.n > 0 || source->up_bias.n > 0, down_biased = source->down_bias.n > 0;

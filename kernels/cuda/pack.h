@@ -79,8 +79,7 @@ struct kn_cuda_view {
 	float limit;
 };
 
-/* Whether there is a form for them. */
-bool kn_cuda_packs(enum cad_weights weights);
+/* Of weights for which there are forms: asserted. */
 struct kn_cuda_layout kn_cuda_layout_of(const struct kn_expert_source *source, enum cad_weights weights);
 /* What kernels see of an expert that is packed at `memory`. */
 struct kn_cuda_view kn_cuda_view_of(
