@@ -10,12 +10,13 @@ enum { FREE_TIMES = 1, WAIT_FIRST_MIN = 1, WAIT_MOST_MIN = 64, FORGET_MIN = 180 
 
 static const uint64_t MINUTE_NS = 60 * CAD_NS_PER_S;
 
-static struct pl_fault *find(struct pl_faults *faults, const char *id)
+/* The place of a node; -1: it has none. */
+static int find(const struct pl_faults *faults, const char *id)
 {
 	for (int i = 0; i < PL_FAULTS_MAX; i++)
 		if (faults->at[i].times > 0 && strcmp(faults->at[i].id, id) == 0)
-			return &faults->at[i];
-	return NULL;
+			return i;
+	return -1;
 }
 
 /* A free place, or that of who failed longest ago. */
@@ -33,12 +34,12 @@ static struct pl_fault *place(struct pl_faults *faults)
 
 void pl_faults_add(struct pl_faults *faults, const struct pl_node *node, uint64_t now_ns)
 {
-	struct pl_fault *fault = find(faults, node->id);
-	bool again = fault && now_ns < fault->last_ns + FORGET_MIN * MINUTE_NS && strcmp(fault->isa, node->isa) == 0;
+	int found = find(faults, node->id);
+	struct pl_fault *fault = found >= 0 ? &faults->at[found] : place(faults);
+	bool again =
+		found >= 0 && now_ns < fault->last_ns + FORGET_MIN * MINUTE_NS && strcmp(fault->isa, node->isa) == 0;
 	uint32_t times = again ? fault->times + 1 : 1;
 
-	if (!fault)
-		fault = place(faults);
 	*fault = (struct pl_fault){ .last_ns = now_ns, .times = times };
 	memcpy(fault->id, node->id, sizeof fault->id);
 	memcpy(fault->isa, node->isa, sizeof fault->isa);
@@ -55,12 +56,15 @@ static uint64_t wait_minutes(uint32_t times)
 enum cad_status pl_faults_check(
 	const struct pl_faults *faults, const char *id, const char *isa, uint64_t now_ns, struct cad_error *error)
 {
-	const struct pl_fault *fault = find((struct pl_faults *)(uintptr_t)faults, id);
-	uint64_t minutes = fault ? wait_minutes(fault->times) : 0;
+	int found = find(faults, id);
+	if (found < 0)
+		return CAD_OK;
 
-	if (!fault || now_ns >= fault->last_ns + minutes * MINUTE_NS || strcmp(fault->isa, isa) != 0)
+	const struct pl_fault *fault = &faults->at[found];
+	uint64_t minutes = wait_minutes(fault->times);
+	if (now_ns >= fault->last_ns + minutes * MINUTE_NS || strcmp(fault->isa, isa) != 0)
 		return CAD_OK;
 	return cad_error_set(error, CAD_ERR_REFUSED,
-		"the device of '%s' has failed %u times: it may join again %llu %s after the last time, or now with another --device; see its log and its GPU",
+		"the device of '%s' has failed %u times: it may join again %llu %s after the last time, or now with --device cpu; see its log and its GPU",
 		id, fault->times, (unsigned long long)minutes, cad_plural(minutes, "minute", "minutes"));
 }

@@ -51,7 +51,7 @@ static void waits_longer_each_time(void **state)
 	pl_faults_add(&faults, &broken, now_ns);
 	assert_int_equal(pl_faults_check(&faults, "e1", "cuda", now_ns, &error), CAD_ERR_REFUSED);
 	assert_string_equal(error.text,
-		"the device of 'e1' has failed 10 times: it may join again 64 minutes after the last time, or now with another --device; see its log and its GPU");
+		"the device of 'e1' has failed 10 times: it may join again 64 minutes after the last time, or now with --device cpu; see its log and its GPU");
 }
 
 static void forgets_what_was_long_ago(void **state)
