@@ -453,7 +453,8 @@ struct kn_ops {
 	 * waited for; never waits itself. NULL: it has no clock of its own. */
 	void (*times)(struct kn_queue *queue, double seconds[KN_STAGE_COUNT]);
 
-	/* What the create functions will take: of sources as they get them, whose data may be NULL. */
+	/* What the create functions will take: of sources as they get them, whose data may be NULL, and
+	 * of weights of a profile that the device has. */
 	uint64_t (*matrix_bytes)(
 		const struct kn_device *device, const struct kn_source *source, enum cad_weights weights);
 	uint64_t (*table_bytes)(

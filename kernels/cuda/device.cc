@@ -133,11 +133,11 @@ static void destroy(struct kn_device *device)
 }
 
 /* A function of the table, on its device: CUDA has a current one for each thread. */
-void enter(const struct kn_device *device)
+static void enter(const struct kn_device *device)
 {
 	cudaSetDevice(reinterpret_cast<const struct kn_cuda_device *>(device)->chip.index);
 }
-void enter(const struct kn_queue *queue) { enter(queue->device); }
+static void enter(const struct kn_queue *queue) { enter(queue->device); }
 
 template <auto function> struct on;
 template <class R, class D, class... A, R (*function)(D *, A...)> struct on<function> {

@@ -6,19 +6,18 @@ static enum cad_status upload(struct kn_cuda_device *device, const struct kn_cud
 	const struct kn_expert_source *source, uint8_t *memory)
 {
 	struct kn_cuda_staging *staging = &device->staging;
-	struct kn_cuda_buffer *buffer = nullptr;
 	cudaError_t error = cudaSuccess;
 
 	for (size_t first = 0, next; first < l->pieces && error == cudaSuccess; first = next) {
 		next = first + kn_cuda_pieces_in(l, first, KN_STAGING_BYTES);
 		const size_t at = kn_cuda_piece_at(l, first), bytes = kn_cuda_piece_at(l, next) - at;
-		buffer = kn_cuda_staging_take(staging);
+		struct kn_cuda_buffer *buffer = kn_cuda_staging_take(staging);
 		kn_cuda_pack(l, source, first, next - first, device->base.workers, buffer->bytes);
 		error = kn_cuda_staging_send(staging, buffer, memory + at, bytes);
+		if (error == cudaSuccess && next == l->pieces) /* the last of a stream: all are there */
+			error = kn_cuda_staging_wait(buffer);
 		kn_cuda_staging_give(staging, buffer);
 	}
-	if (error == cudaSuccess)
-		error = kn_cuda_staging_wait(buffer);
 	return kn_cuda_outcome(device, error, "while an expert was loaded");
 }
 

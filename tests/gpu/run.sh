@@ -112,7 +112,7 @@ cluster_answers() {
 	"$BIN/cadre-placement" --model "$MODEL" --numerics int8 --grpc "127.0.0.1:$port" --http 127.0.0.1:0 --state "$state/state.db" --experts-min 2 >"$OUT/placement.log" 2>&1 &
 	PIDS+=($!)
 	for i in 0 1; do
-		"$BIN/cadre-expert" --model "$MODEL" --placement "127.0.0.1:$port" --id "expert-$i" --http 127.0.0.1:0 --device "$DEVICE" --memory 256M --threads 1 >"$OUT/expert-$i.log" 2>&1 &
+		"$BIN/cadre-expert" --model "$MODEL" --placement "127.0.0.1:$port" --id "expert-$i" --http 127.0.0.1:0 --device "$DEVICE" --memory 256M --threads 1 --speed 1 >"$OUT/expert-$i.log" 2>&1 &
 		PIDS+=($!)
 	done
 	"$BIN/cadre-router" --model "$MODEL" --placement "127.0.0.1:$port" --id router-0 --http 127.0.0.1:0 --grpc "127.0.0.1:$((port + 1))" --kv-memory 64M >"$OUT/router.log" 2>&1 &
