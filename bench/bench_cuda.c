@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The grouped expert ffn of one layer on a GPU, at shapes of real models, in profile int8: are its
- * bits the CPU's, and how near is its time to what the GPU gives at best.
+ * The grouped expert ffn of one layer on a GPU, at shapes of real models, in
+ * profile int8: are its bits the CPU's, and how near is its time to what the
+ * GPU gives at best.
  *
- *   floor = max(bytes / read bandwidth, operations / peak of integer tensor cores), both measured
- *   first (gpu/ceilings.h); ratio = floor / time
+ *   floor = max(bytes / read bandwidth, operations / peak of integer tensor
+ * cores), both measured first (gpu/ceilings.h); ratio = floor / time
  *
- * Calls are routed to other experts each time, so that weights come from memory and not from a
- * cache. Many are queued and then waited for; the GPU's own time, by events around all of them, is
- * what the ratio is of. Sizes that the GPU has no memory for are left out, and said.
+ * What is timed is what an expert node asks for: rows go in, exact sums come
+ * out. Calls are routed to other experts each time, so that weights come from
+ * memory and not from a cache. Many are queued and then waited for; the GPU's
+ * own time, by events, is what the ratio is of. Sizes that the GPU has no
+ * memory for are left out, and said.
  */
 #include "gpu/ceilings.h"
 #include "report.h"
@@ -26,7 +29,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { REPEATS = 5, CALLS_MAX = 24, CHECK_EXPERTS = 2, SHIFT = 1000 /* elements between experts' weights */ };
+enum {
+	REPEATS = 5,
+	CALLS_MAX = 24,
+	CHECK_EXPERTS = 2,
+	SHIFT = 1000 /* elements between experts' weights */
+};
 enum { L2_BYTES = 400 << 20 /* far more than any GPU caches */ };
 
 /* One layer: the experts that a node has, of all; tokens choose topk of all. */
@@ -51,7 +59,9 @@ static struct options {
 } o = { .device = { .kind = KN_DEVICE_CUDA }, .device_text = "cuda" };
 
 static const struct argp_option option_table[] = {
-	{ "device", 'd', "DEVICE", 0, "cuda[:N], or emu, the emulated GPU, whose times mean nothing (default cuda)",
+	{ "device", 'd', "DEVICE", 0,
+		"cuda[:N], or emu, the emulated GPU, whose times mean nothing (default "
+		"cuda)",
 		0 },
 	{ "shape", 's', "NAME", 0, "only models whose name contains NAME", 0 },
 	{ "quick", 'q', NULL, 0, "small shapes, to see that all of this runs", 0 },
@@ -161,8 +171,9 @@ static void *upload(struct kn_queue *queue, const void *host, size_t bytes)
 	return memory;
 }
 
-/* Row t goes to topk of all experts by lot, of which some are here; rows_each: row t goes to all that
- * are here. At least one pair. False: no memory on the device. */
+/* Row t goes to topk of all experts by lot, of which some are here; rows_each:
+ * row t goes to all that are here. At least one pair. False: no memory on the
+ * device. */
 static bool make_route(struct route *r, const struct layer *l, size_t tokens, bool rows_each, struct cad_random *random)
 {
 	const struct shape *s = l->shape;
@@ -202,40 +213,62 @@ static void destroy_route(struct route *r, struct kn_queue *queue)
 	free(r->begin);
 }
 
-/* What calls compute on: x of `tokens` rows, y of `pairs`. */
+/* What calls compute on: x of `tokens` rows; y of `pairs`, or sums of `tokens`
+ * rows, as an expert node takes them. */
 struct rows {
-	float *x, *y;
+	float *x, *y, *weight;
+	int64_t *sums;
+	uint32_t *poison;
 	void *scratch;
-	size_t tokens, ld, x_bytes, y_bytes, scratch_bytes;
+	size_t tokens, ld, x_bytes, y_bytes, weight_bytes, sums_bytes, poison_bytes, scratch_bytes;
 };
 
-static bool make_rows(struct rows *r, const struct layer *l, size_t tokens, size_t pairs)
+static bool make_rows(struct rows *r, const struct layer *l, size_t tokens, size_t pairs, bool sums)
 {
 	const struct kn_ops *ops = l->queue->ops;
 	size_t hidden = l->shape->hidden, most = pairs > tokens ? pairs : tokens;
 	struct cad_random random = { 7 };
-	*r = (struct rows){ .tokens = tokens, .ld = kn_ld(hidden) };
-	r->x_bytes = tokens * r->ld * sizeof(float);
-	r->y_bytes = pairs * r->ld * sizeof(float);
-	r->scratch_bytes = ops->ffn_scratch_bytes(l->queue, most, hidden, l->shape->ffn, false);
+	*r = (struct rows){
+		.tokens = tokens,
+		.ld = kn_ld(hidden),
+		.x_bytes = tokens * kn_ld(hidden) * sizeof(float),
+		.y_bytes = sums ? 0 : pairs * kn_ld(hidden) * sizeof(float),
+		.weight_bytes = sums ? pairs * sizeof(float) : 0,
+		.sums_bytes = sums ? tokens * hidden * sizeof(int64_t) : 0,
+		.poison_bytes = sums ? tokens * sizeof(uint32_t) : 0,
+		.scratch_bytes = ops->ffn_scratch_bytes(l->queue, most, hidden, l->shape->ffn, sums),
+	};
 
-	float *x = calloc(tokens * r->ld, sizeof *x);
-	CAD_ASSERT(x);
+	float *x = calloc(tokens * r->ld, sizeof *x), *weight = malloc(r->weight_bytes + 1);
+	CAD_ASSERT(x && weight);
 	for (size_t t = 0; t < tokens; t++)
 		for (size_t i = 0; i < hidden; i++)
 			x[t * r->ld + i] = (float)cad_random_unit(&random) * 2.0f - 1.0f;
+	for (size_t p = 0; p < r->weight_bytes / sizeof *weight; p++)
+		weight[p] = (float)cad_random_unit(&random);
 	r->x = upload(l->queue, x, r->x_bytes);
-	free(x);
-	r->y = ops->alloc(l->queue->device, r->y_bytes);
 	r->scratch = ops->alloc(l->queue->device, r->scratch_bytes);
-	return r->x && r->y && r->scratch;
+	if (sums) {
+		r->weight = upload(l->queue, weight, r->weight_bytes);
+		r->sums = ops->alloc(l->queue->device, r->sums_bytes);
+		r->poison = ops->alloc(l->queue->device, r->poison_bytes);
+	} else {
+		r->y = ops->alloc(l->queue->device, r->y_bytes);
+	}
+	free(weight);
+	free(x);
+	return r->x && r->scratch && (sums ? r->weight && r->sums && r->poison : r->y != NULL);
 }
 
 static void destroy_rows(struct rows *r, struct kn_queue *queue)
 {
-	queue->ops->release(queue->device, r->x, r->x_bytes);
-	queue->ops->release(queue->device, r->y, r->y_bytes);
-	queue->ops->release(queue->device, r->scratch, r->scratch_bytes);
+	const struct kn_ops *ops = queue->ops;
+	ops->release(queue->device, r->x, r->x_bytes);
+	ops->release(queue->device, r->y, r->y_bytes);
+	ops->release(queue->device, r->weight, r->weight_bytes);
+	ops->release(queue->device, r->sums, r->sums_bytes);
+	ops->release(queue->device, r->poison, r->poison_bytes);
+	ops->release(queue->device, r->scratch, r->scratch_bytes);
 }
 
 static void call(const struct layer *l, const struct rows *rows, const struct route *route)
@@ -252,37 +285,58 @@ static void call(const struct layer *l, const struct rows *rows, const struct ro
 			.hidden = l->shape->hidden,
 			.y = rows->y,
 			.ldy = rows->ld,
+			.weight = rows->weight,
+			.quantum = 0x1p-30f,
+			.sums = rows->sums,
+			.poison = rows->poison,
 			.scratch = rows->scratch,
 		});
 }
 
 /* ---- the same bits ---- */
 
-/* y of a call in which every row goes to all experts; NULL: no room. */
-static float *outputs(const struct layer *l, size_t tokens, size_t *bytes)
+/* What a call gives in which every row goes to all experts: y, or sums; NULL:
+ * no room. */
+static void *outputs(const struct layer *l, size_t tokens, bool sums, size_t *bytes)
 {
 	struct kn_queue *queue = l->queue;
 	struct route route;
 	struct rows rows;
 	struct cad_random random = { 3 };
-	float *y = NULL;
+	void *out = NULL;
 
 	bool room = make_route(&route, l, tokens, true, &random);
-	room &= make_rows(&rows, l, tokens, route.pairs);
+	room &= make_rows(&rows, l, tokens, route.pairs, sums);
+	*bytes = sums ? rows.sums_bytes : rows.y_bytes;
 	if (room) {
-		y = malloc(rows.y_bytes);
-		CAD_ASSERT(y);
+		out = malloc(*bytes);
+		CAD_ASSERT(out);
 		call(l, &rows, &route);
-		queue->ops->copy_out(queue, y, rows.y, rows.y_bytes);
+		queue->ops->copy_out(queue, out, sums ? (void *)rows.sums : rows.y, *bytes);
 		CAD_ASSERT(queue->ops->wait(queue) == CAD_OK);
 	}
-	*bytes = rows.y_bytes;
 	destroy_rows(&rows, queue);
 	destroy_route(&route, queue);
-	return y;
+	return out;
 }
 
-/* Few rows, and enough for tiles of many. Returns whether all bits are the CPU's. */
+/* Returns whether they are the CPU's, and says so. */
+static bool same_outputs(const struct layer *there, const struct layer *here, size_t tokens, bool sums)
+{
+	size_t bytes;
+	void *expected = outputs(here, tokens, sums, &bytes), *out = outputs(there, tokens, sums, &bytes);
+	bool equal = expected && out && memcmp(expected, out, bytes) == 0;
+	printf("%s %-14s %4zu rows to each of %d experts%s: %s\n", equal ? "ok  " : "FAIL", there->shape->name, tokens,
+		CHECK_EXPERTS, sums ? ", summed" : "",
+		equal         ? "the bits of the CPU"
+			: out ? "other bits than the CPU's"
+			      : "no memory");
+	free(expected);
+	free(out);
+	return equal;
+}
+
+/* Few rows, and enough for tiles of many. */
 static bool same_bits(struct kn_queue *gpu, struct kn_queue *cpu, const struct shape *s, const struct weights *w)
 {
 	static const size_t tokens[] = { 1, 5, 17, 70 };
@@ -295,17 +349,8 @@ static bool same_bits(struct kn_queue *gpu, struct kn_queue *cpu, const struct s
 	CAD_ASSERT(make_layer(&here, cpu, s, w, CHECK_EXPERTS));
 
 	for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
-		size_t bytes;
-		float *expected = outputs(&here, tokens[i], &bytes), *y = outputs(&there, tokens[i], &bytes);
-		bool equal = expected && y && memcmp(expected, y, bytes) == 0;
-		printf("%s %-14s %4zu rows to each of %d experts: %s\n", equal ? "ok  " : "FAIL", s->name, tokens[i],
-			CHECK_EXPERTS,
-			equal       ? "the bits of the CPU"
-				: y ? "other bits than the CPU's"
-				    : "no memory");
-		same &= equal;
-		free(expected);
-		free(y);
+		same &= same_outputs(&there, &here, tokens[i], false);
+		same &= same_outputs(&there, &here, tokens[i], true);
 	}
 	destroy_layer(&here);
 	destroy_layer(&there);
@@ -315,7 +360,8 @@ static bool same_bits(struct kn_queue *gpu, struct kn_queue *cpu, const struct s
 /* ---- time ---- */
 
 struct figures {
-	double us, device_us; /* by the host's clock, and by the GPU's events; 0: it has none */
+	double us, device_us; /* by the host's clock, and by the GPU's events; 0: it
+                           has none */
 	double pairs, touched;
 };
 
@@ -341,7 +387,7 @@ static bool time_calls(const struct layer *l, size_t tokens, bool rows_each, str
 			wanted = wanted < 2 ? 2 : wanted > CALLS_MAX ? CALLS_MAX : wanted;
 		}
 	}
-	room = make_rows(&rows, l, tokens, pairs) && room;
+	room = make_rows(&rows, l, tokens, pairs, true) && room;
 	double us[REPEATS], device_us[REPEATS], stages[KN_STAGE_COUNT] = { 0 };
 	for (size_t i = 0; room && i <= REPEATS; i++) { /* the first does not count */
 		ops->times(l->queue, stages);
@@ -376,7 +422,7 @@ static void report(const struct layer *l, size_t tokens, bool rows_each, const s
 {
 	const struct shape *s = l->shape;
 	double operations = f->pairs * 6 * (double)s->hidden * (double)s->ffn;
-	double bytes = f->touched * (double)l->experts[0].bytes + ((double)tokens + f->pairs) * (double)s->hidden * 4;
+	double bytes = f->touched * (double)l->experts[0].bytes + (double)(tokens * s->hidden * (4 + 8));
 	double read_us = bytes / best->read_gbs * 1e-3, compute_us = operations / best->int8_tops * 1e-6;
 	double floor_us = read_us > compute_us ? read_us : compute_us, us = f->device_us > 0 ? f->device_us : f->us;
 	const char *bound = read_us > compute_us ? "read" : "int8";
@@ -502,8 +548,9 @@ int main(int argc, char **argv)
 	struct kn_device_info info;
 	FILE *csv = NULL;
 	argp_parse(&(struct argp){ option_table, parse_option, NULL,
-			   "Experts on a GPU: the CPU's bits, and time beside what the GPU gives at best.", NULL, NULL,
-			   NULL },
+			   "Experts on a GPU: the CPU's bits, and time beside "
+			   "what the GPU gives at best.",
+			   NULL, NULL, NULL },
 		argc, argv, 0, NULL, NULL);
 
 	struct kn_queue *gpu = open_queue(&o.device, 1);
@@ -522,7 +569,8 @@ int main(int argc, char **argv)
 	if (o.csv && !o.check_only) {
 		FILE *ceilings = open_csv("gpu-ceilings", info.chip, "what,value,unit");
 		csv = open_csv("gpu", info.chip,
-			"model,tokens,rows,pairs,experts,kernel,numbers,us,host_us,floor_us,bound,ratio");
+			"model,tokens,rows,pairs,experts,kernel,numbers,us,host_us,"
+			"floor_us,bound,ratio");
 		if (!csv || !ceilings)
 			return 1;
 		fprintf(ceilings, "read,%.1f,GB/s\nint8 by %s,%.1f,TOP/s\n", best.read_gbs, best.int8_by,
