@@ -7,8 +7,7 @@ static const struct kn_cuda_layout &layout_of(const struct kn_ffn *a, size_t e)
 	return static_cast<const struct kn_cuda_expert *>(a->experts[e]->own)->layout;
 }
 
-/* Whether expert e has pairs, and is kept as `like` is. */
-static bool takes_part(const struct kn_ffn *a, size_t e, const struct kn_cuda_layout &like)
+bool kn_cuda_takes_part(const struct kn_ffn *a, size_t e, const struct kn_cuda_layout &like)
 {
 	if (a->begin[e] == a->begin[e + 1])
 		return false;
@@ -29,7 +28,7 @@ struct kn_cuda_plan kn_cuda_plan_make(struct kn_cuda_queue *queue, const struct 
 {
 	size_t experts = 0, few_count = 0, many_count = 0;
 	for (size_t e = 0; e < a->experts_count; e++) {
-		const size_t rows = takes_part(a, e, like) ? a->begin[e + 1] - a->begin[e] : 0;
+		const size_t rows = kn_cuda_takes_part(a, e, like) ? a->begin[e + 1] - a->begin[e] : 0;
 		experts += rows > 0;
 		if (rows < KN_MANY_ROWS)
 			few_count += (rows + few_rows - 1) / few_rows;
@@ -55,7 +54,7 @@ struct kn_cuda_plan kn_cuda_plan_make(struct kn_cuda_queue *queue, const struct 
 	few_count = many_count = 0;
 	for (size_t e = 0; e < a->experts_count; e++) {
 		const uint32_t begin = a->begin[e], end = a->begin[e + 1];
-		if (!takes_part(a, e, like))
+		if (!kn_cuda_takes_part(a, e, like))
 			continue;
 		views[busy] = static_cast<const struct kn_cuda_expert *>(a->experts[e]->own)->view;
 		if (end - begin < KN_MANY_ROWS)
@@ -101,9 +100,17 @@ static struct kn_cuda_ffn_scratch lay_out(void *memory, size_t pairs, size_t row
 	return s;
 }
 
-size_t kn_cuda_ffn_scratch_bytes(struct kn_queue *, size_t pairs, size_t hidden, size_t ffn, bool)
+/* wgmma is sm_90's alone: what came after has other instructions instead. */
+static bool has_wgmma(const struct kn_device *device)
 {
-	return lay_out(nullptr, pairs, pairs, hidden, ffn).bytes;
+	return reinterpret_cast<const struct kn_cuda_device *>(device)->chip.capability == 90;
+}
+
+size_t kn_cuda_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn, bool)
+{
+	const size_t bytes = lay_out(nullptr, pairs, pairs, hidden, ffn).bytes,
+		     wgmma = has_wgmma(queue->device) ? kn_cuda_wgmma_scratch_bytes(pairs, hidden, ffn) : 0;
+	return bytes > wgmma ? bytes : wgmma;
 }
 
 static kn_cuda_ffn_fn *function_of(enum cad_profile profile)
@@ -115,6 +122,16 @@ static kn_cuda_ffn_fn *function_of(enum cad_profile profile)
 	}
 }
 
+/* Of the experts that are kept as one is. */
+static void run(struct kn_cuda_queue *q, const struct kn_ffn *a, const struct kn_cuda_layout &like, size_t ffn)
+{
+	const enum cad_profile profile = like.areas[KN_AREA_UP].form->profile;
+	const bool integers = profile == CAD_PROFILE_INT8 || profile == CAD_PROFILE_INT4;
+	if (integers && has_wgmma(q->base.device))
+		return kn_cuda_ffn_wgmma(q, a, like, ffn);
+	function_of(profile)(q, a, like, lay_out(a->scratch, a->begin[a->experts_count], a->rows, a->hidden, ffn));
+}
+
 static void clear_sums(struct kn_cuda_queue *q, const struct kn_ffn *a)
 {
 	kn_cuda_note(q, cudaMemsetAsync(a->sums, 0, a->rows * a->hidden * sizeof *a->sums, q->stream));
@@ -123,22 +140,17 @@ static void clear_sums(struct kn_cuda_queue *q, const struct kn_ffn *a)
 
 void kn_cuda_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 {
-	const size_t pairs = a->begin[a->experts_count];
 	if (!a->y && a->rows > 0)
 		clear_sums(kn_cuda_queue_of(queue), a);
-	if (pairs == 0)
-		return;
-
 	for (size_t e = 0; e < a->experts_count; e++) {
 		if (a->begin[e] == a->begin[e + 1])
 			continue;
 		const struct kn_cuda_layout &layout = layout_of(a, e);
 		size_t first = 0;
-		while (!takes_part(a, first, layout))
+		while (!kn_cuda_takes_part(a, first, layout))
 			first++;
 		if (first < e) /* done with that one */
 			continue;
-		function_of(layout.areas[KN_AREA_UP].form->profile)(kn_cuda_queue_of(queue), a, layout,
-			lay_out(a->scratch, pairs, a->rows, a->hidden, a->experts[e]->ffn));
+		run(kn_cuda_queue_of(queue), a, layout, a->experts[e]->ffn);
 	}
 }

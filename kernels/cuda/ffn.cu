@@ -62,7 +62,7 @@ static_assert(shared_bytes<kn_up_few> <= 99 * 1024 && shared_bytes<kn_up_many> <
 
 /* ---- the GEMM ---- */
 
-/* A panel that there is not: no bytes are read of it, and its weights are zero. */
+/* In place of a panel that there is not, the tile's first: nobody reads what that gives. */
 template <class S>
 __device__ __forceinline__ void fetch_stage(
 	stage<S> *s, const gemm &g, const char *w, int panels, const int32_t *rows, size_t group)
@@ -74,7 +74,7 @@ __device__ __forceinline__ void fetch_stage(
 		const char *from = w + (static_cast<size_t>(p < panels ? p : 0) * g.groups + group) * g.block_bytes;
 		for (int i = thread; i < BLOCK_CHUNKS; i += S::threads)
 			ptx_cp_async_16(reinterpret_cast<char *>(&s->w[p]) + i * CHUNK_BYTES, from + i * CHUNK_BYTES,
-				p < panels ? CHUNK_BYTES : 0);
+				CHUNK_BYTES);
 	}
 	for (int i = thread; i < S::rows * CHUNKS; i += S::threads) {
 		const int r = i / CHUNKS, k = i % CHUNKS * CHUNK_BYTES;
@@ -264,6 +264,7 @@ template <class S, bool UP> void launch(struct kn_cuda_queue *q, const gemm &g, 
 			dim3(S::threads), shared_bytes<S>, q->stream, of));
 }
 
+static_assert(kn_down_few::panels == 1 && kn_down_many::panels == 1, "y ends where its last panel ends");
 static_assert(
 	kn_up_few::rows == kn_down_few::rows && kn_up_many::rows == kn_down_many::rows, "up and down share tiles");
 

@@ -21,6 +21,8 @@ struct kn_cuda_plan {
 	size_t few_count, many_count;
 };
 
+/* Whether expert e has pairs, and is kept as `like` is. */
+bool kn_cuda_takes_part(const struct kn_ffn *a, size_t e, const struct kn_cuda_layout &like);
 /* Of the experts that are kept as one is: in tiles of at most so many rows. */
 struct kn_cuda_plan kn_cuda_plan_make(struct kn_cuda_queue *queue, const struct kn_ffn *a,
 	const struct kn_cuda_layout &like, uint32_t few_rows, uint32_t many_rows);
@@ -44,6 +46,11 @@ struct kn_cuda_ffn_scratch {
 typedef void kn_cuda_ffn_fn(struct kn_cuda_queue *queue, const struct kn_ffn *a, const struct kn_cuda_layout &like,
 	const struct kn_cuda_ffn_scratch &scratch);
 kn_cuda_ffn_fn kn_cuda_ffn_int8, kn_cuda_ffn_f32, kn_cuda_ffn_bf16_sm90;
+
+/* int8 and int4 on wgmma, with scratch of its own form. */
+size_t kn_cuda_wgmma_scratch_bytes(size_t pairs, size_t hidden, size_t ffn);
+void kn_cuda_ffn_wgmma(
+	struct kn_cuda_queue *queue, const struct kn_ffn *a, const struct kn_cuda_layout &like, size_t ffn);
 
 #if defined(KN_EMU) || defined(__CUDACC__) /* not in files without device code */
 /* Comparisons written so that NaN stays NaN, as in the CPU's definition. */

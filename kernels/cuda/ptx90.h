@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Instructions of sm_90a that CUDA C++ has no name for: mbarriers, bulk copies, wgmma. emu/ptx90.h
- * has their twins. A kernel that uses them has its body in KN_SM90, which is true in the pass for
- * sm_90a alone.
+ * has their twins. Kernels that use them stand in files *_sm90.cu, which nvcc compiles for sm_90a
+ * alone.
  */
 #ifndef CADRE_KERNELS_CUDA_PTX90_H
 #define CADRE_KERNELS_CUDA_PTX90_H

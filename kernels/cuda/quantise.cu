@@ -1,28 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The quantiser of rows (quantise.h), which integer GEMMs begin with. */
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/quantise_warp.h"
 
 namespace
 {
 
-enum { LANES = 32, LANE_VALUES = KN_GROUP / LANES, WARPS = 4 };
-
-/* |x| compared as integers: NaN is the largest. */
-__device__ uint32_t bits_most(const float *x, int count)
-{
-	uint32_t most = 0;
-	for (int i = 0; i < count; i++) {
-		uint32_t bits = __float_as_uint(x[i]) & 0x7fffffff;
-		most = bits > most ? bits : most;
-	}
-	return most;
-}
-
-/* Adding 3 * 2^22 rounds to an integer, to nearest even, and leaves it in the low bits. */
-__device__ uint32_t byte_of(float x, float inverse)
-{
-	return inverse == 0.0f ? 0 : __float_as_uint(x * inverse + 0x1.8p23f) & 0xff;
-}
+enum { LANES = 32, LANE_VALUES = KN_LANE_VALUES, WARPS = 4 };
 
 /* A warp makes a group of a row, a lane 8 values of it, of which all or none are before n. grid
  * (groups / WARPS, rows). */
@@ -40,13 +24,8 @@ __global__ void __launch_bounds__(WARPS *LANES) kn_quantise_kernel(const float *
 		v[i] = four.x, v[i + 1] = four.y, v[i + 2] = four.z, v[i + 3] = four.w;
 	}
 
-	uint32_t most = __reduce_max_sync(~0u, bits_most(v, LANE_VALUES));
-	const struct kn_scale s = kn_scale_of(most, KN_RANGE_INT8);
-	uint2 bytes = {};
-	for (int i = 0; i < 4; i++) {
-		bytes.x |= byte_of(v[i], s.inverse) << (8 * i);
-		bytes.y |= byte_of(v[i + 4], s.inverse) << (8 * i);
-	}
+	const struct kn_scale s = kn_warp_scale(v);
+	const uint2 bytes = { kn_four_bytes(v, 0, s), kn_four_bytes(v, 4, s) };
 	*reinterpret_cast<uint2 *>(q + row * k_pad + k) = bytes;
 	if (lane == 0)
 		scales[row * (k_pad / KN_GROUP) + group] = s.scale;

@@ -99,6 +99,7 @@ enum cad_status kn_cuda_select(unsigned index, struct kn_cuda_chip *chip, struct
 	snprintf(chip->name, sizeof chip->name, KN_CUDA_NAME ":%u", index);
 	snprintf(chip->model, sizeof chip->model, "%.*s", static_cast<int>(sizeof chip->model) - 1, properties.name);
 	chip->capability = 10 * properties.major + properties.minor;
+	chip->multiprocessors = properties.multiProcessorCount;
 	if (chip->capability < CAPABILITY_MIN)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
 			"device '%s' (%s) has compute capability %d.%d, and Cadre's kernels need 8.0 or more: use another one, or --device cpu",

@@ -19,6 +19,7 @@ struct kn_cuda_chip {
 	char model[64]; /* "NVIDIA H200" */
 	char pci_bus_id[32];
 	int capability; /* 10 * major + minor: 90 */
+	int multiprocessors;
 };
 
 /* CAD_ERR_UNSUPPORTED and a sentence. Afterwards it is the device of this thread. */

@@ -68,4 +68,34 @@ using kn_bf16_few = kn_tile_shape<1, 8, 4, 1, 6>;
 using kn_bf16_up_many = kn_tile_shape<2, 64, 4, 2, 4>;
 using kn_bf16_down_many = kn_tile_shape<1, 64, 2, 4, 6>;
 
+/*
+ * A block of the expert GEMM on wgmma makes `panels` panels for up to `rows` rows, in warpgroups
+ * that have as many of the panels each; `stages` of `halves` halves of a group of k are under way at
+ * once; `blocks` of them are on a multiprocessor. `quantises`: of h it makes whole groups.
+ */
+template <int ROWS, int PANELS, int WARPGROUPS, int HALVES, int STAGES, int BLOCKS, bool QUANTISES>
+struct kn_wgmma_shape {
+	static constexpr int rows = ROWS, panels = PANELS, warpgroups = WARPGROUPS, halves = HALVES, stages = STAGES,
+			     blocks = BLOCKS, threads = 128 * WARPGROUPS + (WARPGROUPS > 1 ? 128 : 32);
+	static constexpr bool quantises = QUANTISES;
+};
+using kn_narrow_8 = kn_wgmma_shape<8, 1, 1, 2, 5, 2, false>;
+using kn_wide_8 = kn_wgmma_shape<8, 4, 2, 1, 6, 1, true>;
+using kn_wide_16 = kn_wgmma_shape<16, 4, 2, 1, 5, 1, true>;
+using kn_wide_32 = kn_wgmma_shape<32, 4, 2, 1, 5, 1, true>;
+using kn_wide_64 = kn_wgmma_shape<64, 4, 2, 1, 5, 1, false>;
+using kn_wide_128 = kn_wgmma_shape<128, 4, 2, 2, 2, 1, false>;
+
+/* Of a tile, by the rows that an expert has on average. */
+inline size_t kn_wgmma_rows(size_t mean)
+{
+	return mean <= 3 ? 8 : mean <= 10 ? 16 : mean <= 22 ? 32 : mean <= 44 ? 64 : 128;
+}
+/* Whether there are about as many blocks as multiprocessors, when each has 256 of a product's columns:
+ * then the down projection's are wide, and up quantises what it makes. */
+inline bool kn_wgmma_fills(size_t tiles, size_t columns, int multiprocessors)
+{
+	return tiles * ((columns + 255) / 256) * 10 >= static_cast<size_t>(multiprocessors) * 9;
+}
+
 #endif

@@ -16,9 +16,10 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FFN, F32, QUANTISE, ROWS, COMBINE = ("kernels/cuda/%s.cu" % name for name in ("ffn", "ffn_f32", "quantise", "rows", "combine"))
+FFN, SM90, F32, QUANTISE, ROWS, COMBINE = ("kernels/cuda/%s.cu" % name for name in ("ffn", "ffn_sm90", "ffn_f32", "quantise", "rows", "combine"))
 EXPERT, SLOTS, STAGING = ("kernels/cuda/%s.cc" % name for name in ("expert", "slots", "staging"))   # of the host: tested by test_cuda_memory
-OUT = "kernels/cuda/out.h"
+OUT, WARP = "kernels/cuda/out.h", "kernels/cuda/quantise_warp.h"
+GPU = {FFN: "80"}   # which one runs the kernels of a file; else the one that the emulation has without being told
 
 MUTANTS = (
     ("no barrier after the rows", FFN, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
@@ -35,8 +36,7 @@ MUTANTS = (
     ("B: registers change places", FFN, "b0[1] = r[1], b1[0] = r[2]", "b0[1] = r[2], b1[0] = r[1]"),
     ("the order of chunks on the way in alone", FFN, "ptx_ldmatrix_x2(b, x + kn_int8_at(ROWS, first + lane % 8, 32 * step + lane / 8 % 2 * CHUNK_BYTES));",
      "ptx_ldmatrix_x2(b, x + step / 4 * ROWS * KN_HALF + (first + lane % 8) * KN_HALF + step % 4 * 32 + lane / 8 % 2 * CHUNK_BYTES);"),
-    ("the weights of another panel", FFN, "? p : 0) * g.groups + group", "? 0 : 0) * g.groups + group"),
-    ("a panel that is not there is read", FFN, "p < panels ? CHUNK_BYTES : 0", "CHUNK_BYTES + 0 * panels"),
+    ("the weights of another panel", FFN, "p < panels ? p : 0", "p < panels ? 0 : 0"),
     ("columns of an element change places", FFN, "outputs<UP>::weights + lane / 4 + 8 * (i / 2)", "outputs<UP>::weights + lane / 4 + 8 * (1 - i / 2)"),
     ("rows of an element change places", FFN, "lane % 4 * 2 + i % 2", "lane % 4 * 2 + 1 - i % 2"),
     ("the scale of another weight", FFN, "w->scales[first + lane / 4 + 8 * (i / 2)]", "w->scales[(first + lane / 4 + 8 * (i / 2)) ^ 1]"),
@@ -77,9 +77,54 @@ MUTANTS = (
     ("f32: the weights of another panel", F32, "(p < panels ? p : 0)", "(p < panels ? 0 : 0)"),
     ("f32: tiles of many rows are forgotten", F32, "launch<kn_f32_many, T, UP>(q, g, p.many, p.many_count);", ""),
     ("f32: bf16 is widened as f16", F32, "return __uint_as_float(static_cast<uint32_t>(w.bits) << 16);", "return ptx_f32_of_f16(w.bits);"),
-    ("the largest without the last value", QUANTISE, "for (int i = 0; i < count; i++) {\n\t\tuint32_t bits", "for (int i = 0; i < count - 1; i++) {\n\t\tuint32_t bits"),
+    ("wgmma: a stage is fetched before it is given back", SM90, "ptx_mbarrier_wait(&s->empty[at.place], at.parity ^ 1);", ""),
+    ("wgmma: the other phase of an empty stage", SM90, "&s->empty[at.place], at.parity ^ 1", "&s->empty[at.place], at.parity"),
+    ("wgmma: a stage is not waited for", SM90, "ptx_mbarrier_wait(&s->full[at->place], at->parity);", ""),
+    ("wgmma: the other phase of a full stage", SM90, "&s->full[at->place], at->parity", "&s->full[at->place], at->parity ^ 1"),
+    ("wgmma: the parity changes a stage too late", SM90, "parity ^= place == 0", "parity ^= place == 1"),
+    ("wgmma: too few bytes are announced", SM90, "(last ? scales_bytes : 0)", "(last ? scales_bytes - 16 : 0)"),
+    ("wgmma: scales are announced twice", SM90, "(last ? scales_bytes : 0)", "scales_bytes"),
+    ("wgmma: whole groups are given back too early", SM90, "ptx_wgmma_wait<0>();\n\t\t\t\t\tscale<S, ROWS>(from, first + p, d, acc[p]);",
+     "scale<S, ROWS>(from, first + p, d, acc[p]);"),
+    ("wgmma: half groups are given back too early", SM90, "if constexpr (S::halves == 1) {\n\t\t\t\tptx_wgmma_wait<0>();", "if constexpr (S::halves == 1) {"),
+    ("wgmma: half groups wait for all but one product", SM90, "if constexpr (S::halves == 1) {\n\t\t\t\tptx_wgmma_wait<0>();",
+     "if constexpr (S::halves == 1) {\n\t\t\t\tptx_wgmma_wait<1>();"),
+    ("wgmma: no commit", SM90, "ptx_wgmma_commit();", ""),
+    ("wgmma: no fence before products", SM90, "ptx_wgmma_fence();", ""),
+    ("wgmma: lanes that still read", SM90, "__syncwarp();", ""),
+    ("wgmma: all lanes give a stage back", SM90, "if (lane == 0)\n\t\t\t\tptx_mbarrier_arrive(", "ptx_mbarrier_arrive("),
+    ("wgmma: one warp too few gives a stage back", SM90, "ptx_mbarrier_init(&s->empty[i], S::warpgroups * WARPGROUP / LANES)",
+     "ptx_mbarrier_init(&s->empty[i], S::warpgroups * WARPGROUP / LANES - 1)"),
+    ("wgmma: barriers that copies do not see", SM90, "ptx_mbarrier_fence_init();", ""),
+    ("wgmma: no barrier after the beginning", SM90, "ptx_fence_async();\n\t}\n\t__syncthreads();", "ptx_fence_async();\n\t}"),
+    ("wgmma: zeros that wgmma does not see", SM90, "ptx_fence_async();", ""),
+    ("wgmma: rows that are not there stay as they are", SM90, "clear_rows(&s->stages[i], rows);", ""),
+    ("wgmma: a product begins with the last one", SM90, "part > 0 || i > 0", "true"),
+    ("wgmma: half a group is left out", SM90, "part > 0 || i > 0", "i > 0"),
+    ("wgmma: weights of the first half twice", SM90, "+ i / STEPS * KN_HALF_BYTES)", ")"),
+    ("wgmma: a step of k twice", SM90, "ptx_wgmma_operand(from.x[i / STEPS]) +\n\t\t\t\t\t\t\t2 * static_cast<uint64_t>(i % STEPS)",
+     "ptx_wgmma_operand(from.x[i / STEPS]) +\n\t\t\t\t\t\t\t2 * static_cast<uint64_t>(i % STEPS | 1)"),
+    ("wgmma: the half of another stage", SM90, "block->q + half * KN_HALF_BYTES", "block->q + (S::halves == 1) * (half ^ 1) * KN_HALF_BYTES"),
+    ("wgmma: rows of a tile as if it were full", SM90, "rows_bytes(padded(t.rows)) * group", "rows_bytes(8) * group"),
+    ("wgmma: panels of the first pass twice", SM90, "first_panel + pass * S::panels + static_cast<size_t>(p)", "first_panel + static_cast<size_t>(p)"),
+    ("wgmma: panels past the last", SM90, "(panel < g.panels ? panel : g.panels - 1) * g.groups", "panel * g.groups"),
+    ("wgmma: the order of chunks of rows", SM90, "kn_int8_at(static_cast<int>(rows), static_cast<int>(r),", "kn_int8_at(static_cast<int>(rows), static_cast<int>(r ^ 1),"),
+    ("wgmma: halves of rows change places", SM90, "kn_four_bytes(v, 4 * half, s)", "kn_four_bytes(v, 4 - 4 * half, s)"),
+    ("wgmma: the scale of another weight", SM90, "w1 = w[8]", "w1 = w[0]"),
+    ("wgmma: the scale of another row", SM90, "fmaf(static_cast<float>(d[1]), two.y * w0", "fmaf(static_cast<float>(d[1]), two.x * w0"),
+    ("wgmma: the scales of another panel", SM90, "from.w_scales[panel] + warp * 16", "from.w_scales[panel ^ (S::panels > 1)] + warp * 16"),
+    ("wgmma: scales one after the other", SM90, "fmaf(static_cast<float>(d[3]), two.y * w1, c[3])", "fmaf(static_cast<float>(d[3]) * two.y, w1, c[3])"),
+    ("wgmma: columns of h in another order", SM90, "weight / 16 * 8 + weight % 8", "weight / 16 * 8 + (weight % 8 ^ 1)"),
+    ("wgmma: gate and up change places", SM90, "kn_cuda_activate(view, v, u)", "kn_cuda_activate(view, u, v)"),
+    ("wgmma: one row too many goes out", SM90, "if (row < rows)\n", "if (row <= rows)\n"),
+    ("wgmma: rows that an instruction does not have", SM90, "rows <= 64", "rows <= 72"),
+    ("wgmma: h is quantised before it is there", SM90, "ptx_named_sync(1, S::warpgroups * WARPGROUP);", ""),
+    ("wgmma: columns past the last are quantised", SM90, "r < t.rows && group * KN_GROUP + k < g.columns", "r < t.rows"),
+    ("wgmma: a row too many is gathered", SM90, "if (r < t.rows) {", "if (r <= t.rows) {"),
+    ("wgmma: tiles of an expert overlap", SM90, "first += most;", "first += most - 1;"),
+    ("the largest without the last value", WARP, "for (int i = 0; i < KN_LANE_VALUES; i++) {\n\t\tuint32_t bits", "for (int i = 0; i < KN_LANE_VALUES - 1; i++) {\n\t\tuint32_t bits"),
     ("values past the row", QUANTISE, "k < n && i < LANE_VALUES", "i < LANE_VALUES"),
-    ("rounds to the middle of other integers", QUANTISE, "0x1.8p23f", "0x1.8p22f"),
+    ("rounds to the middle of other integers", WARP, "0x1.8p23f", "0x1.8p22f"),
     ("q8: scales of the next group", ROWS, "i / CADRE_ROW_GROUP * sizeof(float)", "(i + 1) / CADRE_ROW_GROUP * sizeof(float)"),
     ("no zeros after a row", ROWS, "(n + 63) / 64 * 64;", "n;"),
     ("no barrier in the reduction", COMBINE, "s->low[warp] = low;\n\t}\n\t__syncthreads();", "s->low[warp] = low;\n\t}"),
@@ -160,12 +205,12 @@ class Build:
         subprocess.run(["g++", "-shared", "-o", folder / "libcadre-emu.so", *made, *others, "-ldl"], check=True)
         return None
 
-    def notices(self, program, folder):
+    def notices(self, program, folder, gpu):
         """What the test says, in one of the orders; None: nothing."""
         for seed in self.seeds:
             try:
                 done = subprocess.run([self.build / "tests" / program], cwd=ROOT, capture_output=True, text=True, timeout=300,
-                                      env={**os.environ, "CADRE_BACKENDS": str(folder), "CADRE_EMU_SEED": str(seed)})
+                                      env={**os.environ, **gpu, "CADRE_BACKENDS": str(folder), "CADRE_EMU_SEED": str(seed)})
             except subprocess.TimeoutExpired:
                 return "time"
             said = [line for line in done.stderr.splitlines() if line.startswith("emu: ") and not line.startswith("emu:  ")]
@@ -179,7 +224,8 @@ def noticed(builds, file, text):
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
             refused = build.link(file, text, folder)
-            found = f"does not compile: {refused}" if refused else build.notices("test_cuda_memory" if file.endswith(".cc") else "test_cuda_device", folder)
+            program, gpu = "test_cuda_memory" if file.endswith(".cc") else "test_cuda_device", {"CADRE_EMU_SM": GPU[file]} if file in GPU else {}
+            found = f"does not compile: {refused}" if refused else build.notices(program, folder, gpu)
         if found:
             return f"{'checking' if build.suffix else 'fast':10} {found}"
     return None

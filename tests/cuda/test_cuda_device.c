@@ -42,24 +42,50 @@ static struct kn_queue *open_queue(void)
 
 /* ---- operators ---- */
 
-/* Larger than what passes through a queue's window at once. */
-static const struct op_case large[] = {
+#define INT8_EXPERTS .dtype = CAD_DTYPE_BF16, .weights = CAD_WEIGHTS_INT8
+
+/* More than what passes through a queue's window at once; and each shape of tune.h, as the emulated GPU
+ * with its few multiprocessors chooses them. */
+static const struct op_case more[] = {
 	{ &op_rows_unpack, OP_TEST, .rows = 1100, .n = 1030 },
 	{ &op_combine_pack, OP_TEST, .rows = 600, .n = 2000 },
 	{ &op_combine_pack, OP_TEST, "more sums than are packed at once", .rows = 9, .n = 4100 },
 	{ &op_ffn, OP_TEST, "tiles of many rows, not full", .rows = 70, .n = 96, .k = 200, .experts = 3, .topk = 2,
-		.dtype = CAD_DTYPE_BF16, .weights = CAD_WEIGHTS_INT8 },
+		INT8_EXPERTS },
 	{ &op_ffn, OP_TEST, "the same in f32", .rows = 70, .n = 96, .k = 200, .experts = 3, .topk = 2,
 		.dtype = CAD_DTYPE_F16 },
 	{ &op_ffn, OP_TEST, "the same in f32, weights of f32", .rows = 40, .n = 65, .k = 67, .experts = 2, .topk = 2 },
 	{ &op_ffn, OP_TEST, "the same by tensor cores", .rows = 70, .n = 97, .k = 200, .experts = 3, .topk = 2,
 		.weights = CAD_WEIGHTS_BF16_SM90 },
 	{ &op_ffn_sums, OP_TEST, "tiles of many rows, not full", .rows = 70, .n = 96, .k = 200, .experts = 3, .topk = 2,
-		.dtype = CAD_DTYPE_BF16, .weights = CAD_WEIGHTS_INT8 },
+		INT8_EXPERTS },
 	{ &op_ffn_sums, OP_TEST, "the same in f32", .rows = 70, .n = 96, .k = 200, .experts = 3, .topk = 2,
 		.dtype = CAD_DTYPE_F16 },
 	{ &op_ffn_sums, OP_TEST, "the same by tensor cores", .rows = 70, .n = 97, .k = 200, .experts = 3, .topk = 2,
 		.weights = CAD_WEIGHTS_BF16_SM90 },
+	{ &op_ffn, OP_TEST, "narrow blocks", .rows = 20, .n = 40, .k = 70, .experts = 1, .topk = 1, INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, "8 rows", .rows = 6, .n = 300, .k = 260, .experts = 5, .topk = 2, INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, "16 rows, h as it is", .rows = 5, .n = 64, .k = 500, .experts = 2, .topk = 2,
+		INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, "32 rows, groups", .rows = 30, .n = 600, .k = 540, .experts = 4, .topk = 2, INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, "64 rows", .rows = 60, .n = 270, .k = 260, .experts = 4, .topk = 2, INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, "64 rows, biases", .rows = 60, .n = 70, .k = 260, .experts = 4, .topk = 2, .bias = true,
+		.activation = CAD_ACTIVATION_SWIGLU_CLAMPED, .limit = 7, INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, "128 rows", .rows = 128, .n = 300, .k = 800, .experts = 1, .topk = 1, INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, "129 rows", .rows = 129, .n = 40, .k = 520, .experts = 1, .topk = 1, INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, "96 rows", .rows = 96, .n = 40, .k = 800, .experts = 1, .topk = 1, INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, "an expert with many rows, one with few", .rows = 300, .n = 64, .k = 300, .experts = 2,
+		.topk = 1, INT8_EXPERTS },
+};
+
+/* The same as a GPU with many chooses them. */
+static const struct op_case wide[] = {
+	{ &op_ffn, OP_TEST, .rows = 16, .n = 300, .k = 4096, .experts = 8, .topk = 1, INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, .rows = 64, .n = 300, .k = 4096, .experts = 8, .topk = 1, INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, .rows = 128, .n = 300, .k = 4096, .experts = 8, .topk = 1, INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, .rows = 240, .n = 300, .k = 4096, .experts = 8, .topk = 1, INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, .rows = 800, .n = 300, .k = 4096, .experts = 8, .topk = 1, INT8_EXPERTS },
+	{ &op_ffn, OP_TEST, .rows = 16, .n = 4096, .k = 4096, .experts = 8, .topk = 1, INT8_EXPERTS },
 };
 
 static bool computes(enum cad_weights weights)
@@ -439,22 +465,21 @@ static int test_copies(void)
 	return cmocka_run_group_tests_name("copies", tests, NULL, NULL);
 }
 
-static int test_operators(void)
+static int test_cases(const char *name, const struct op_case *cases, size_t cases_count)
 {
-	enum { LARGE = sizeof large / sizeof *large };
-	struct CMUnitTest *tests = op_need((op_cases_count + LARGE) * sizeof *tests);
-	char(*names)[160] = op_need((op_cases_count + LARGE) * sizeof *names);
+	struct CMUnitTest *tests = op_need(cases_count * sizeof *tests);
+	char(*names)[160] = op_need(cases_count * sizeof *names);
 	size_t count = 0;
 
-	for (size_t i = 0; i < op_cases_count + LARGE; i++) {
-		const struct op_case *c = i < op_cases_count ? &op_cases[i] : &large[i - op_cases_count];
+	for (size_t i = 0; i < cases_count; i++) {
+		const struct op_case *c = &cases[i];
 		if (c->use & OP_TEST && has(c)) {
 			tests[count] = (struct CMUnitTest){ op_case_text(c, names[count]), gives_the_bits_of_the_cpu,
 				NULL, NULL, (void *)c };
 			count++;
 		}
 	}
-	int failures = _cmocka_run_group_tests("operators", tests, count, NULL, NULL);
+	int failures = _cmocka_run_group_tests(name, tests, count, NULL, NULL);
 	free(tests);
 	free(names);
 	return failures;
@@ -493,6 +518,9 @@ int main(int argc, char **argv)
 	else if (!has_gpu())
 		return 0;
 	failures += cmocka_run_group_tests_name("device", tests, NULL, NULL);
-	failures += test_operators();
+	failures += test_cases("operators", op_cases, op_cases_count);
+	failures += test_cases("more operators", more, sizeof more / sizeof *more);
+	if (strcmp(library, "emu") != 0)
+		failures += test_cases("wide operators", wide, sizeof wide / sizeof *wide);
 	return failures;
 }
