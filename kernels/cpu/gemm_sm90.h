@@ -22,8 +22,6 @@
 #include "kernels/sm90.h"
 
 enum {
-	KN_SM90_ROWS = 32,
-	KN_SM90_CHUNK = 128,
 	KN_SM90_STEPS = KN_SM90_CHUNK / KN_SM90_BLOCK,
 	KN_SM90_PAIRS = KN_SM90_BLOCK / 2,
 	KN_SM90_VECTORS = KN_PANEL_COLS / LANES, /* of a row of y */

@@ -36,6 +36,9 @@ enum {
 	KN_BLOCK_K = 512,
 	KN_FETCH_NEAR_BYTES = 8192,
 	KN_FETCH_FAR_BYTES = 16384,
+	/* The same in profile bf16-sm90: rows, and values of k that are packed at once. */
+	KN_SM90_ROWS = 32,
+	KN_SM90_CHUNK = 128,
 	/* GEMM on integers: rows of a block (a multiple of every form's tile), groups of k of them
 	 * that are packed at once, distance of prefetch. */
 	KN_BLOCK_ROWS = 96,

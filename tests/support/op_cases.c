@@ -121,6 +121,7 @@ const struct op_case op_cases[] = {
 	{ &op_ffn_sums, TEST, "more columns than are summed at once", .rows = 9, .n = 16, .k = 2100, .experts = 4,
 		.topk = 2, BF16, .flag = true },
 	{ &op_ffn_sums, TEST, .rows = 20, .n = 129, .k = 70, .experts = 4, .topk = 2, F16, ROWS16 },
+	{ &op_ffn_sums, TEST, .rows = 20, .n = 129, .k = 70, .experts = 4, .topk = 2, F16, SM90 },
 	{ &op_ffn_sums, TEST, .rows = 13, .n = 33, .k = 258, .experts = 4, .topk = 2, BF16, INT4 },
 	{ &op_ffn_sums, TEST, .rows = 0, .n = 32, .k = 32, .experts = 2, .topk = 1, BF16, INT8 },
 	{ &op_ffn_sums, TEST, .rows = 1, .n = 1, .k = 1, .experts = 1, .topk = 1, BF16, INT8 },
