@@ -136,7 +136,7 @@ MUTANTS = (
     ("three bytes in the other order", COMBINE, "data[3 * i + b]", "data[3 * i + 2 - b]"),
     ("a row of the next width", COMBINE, "most < 1u << 23 ? 3", "most < 1u << 22 ? 3"),
     ("a poisoned row is not said to be", COMBINE, "head.poisoned = poison != NONE;", ""),
-    ("widths of the first warp alone", COMBINE, "for (uint32_t w = 0; w < WARPS; w++) {", "for (uint32_t w = 0; w < 1; w++) {"),
+    ("widths of the first warp alone", COMBINE, "for (uint32_t w = 0; w < WARPS; w++)", "for (uint32_t w = 0; w < 1; w++)"),
     ("a buffer is filled again too early", STAGING, "\t(void)kn_cuda_staging_wait(buffer);\n", ""),
     ("a fetch is not waited for", STAGING, "error == cudaSuccess ? kn_cuda_staging_wait(buffer) : error", "error"),
     ("the event is before the copy", STAGING, "cudaError_t error = cudaMemcpyAsync(to, buffer->bytes, bytes, cudaMemcpyHostToDevice, staging->stream);\n"
