@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Expert nodes on the emulated GPU, alone and beside the CPU: the same bits, and what they refuse."""
 import json
+import os
 
 import pytest
 
@@ -10,6 +11,7 @@ MODEL = GOLDEN / 'qwen3moe-a' / 'model'
 PROMPT = [(i * 37 + 11) % 250 for i in range(40)]
 TOKENS = 8
 INT8 = ['--numerics', 'int8']
+MORE = int('CADRE_TEST_ALL' in os.environ)   # ./cadre test emu sets it
 
 pytestmark = pytest.mark.skipif(not (BIN.parent / 'lib' / 'cadre' / 'libcadre-emu.so').exists(), reason='this build has no emulated GPU')
 
@@ -107,6 +109,25 @@ def test_families(model, settings):
         check(generate(cluster), expected)
         assert len(lines_with(cluster.experts[0], "the device's clocks, power, temperature and errors are not shown")) == 1
     check(embedded(model, PROMPT, TOKENS, *settings, '--device', 'emu', '--nodes', '2')['digest'], expected)
+
+
+COMPANY = [dict(tokens=[(i * 13 + n) % 250 for i in range(5 + 7 * n)], max_tokens=3 + n, ignore_eos=True) for n in range(4)]
+
+
+@pytest.mark.parametrize('devices,router_options', [(['cpu', 'emu', 'emu'], ['--chunk', '7'])] + MORE * [
+    (['emu'], ['--chunk', '1']), (['emu'] * 4, ['--micro-batches', '3']), (['emu', 'cpu', 'cpu', 'emu'], ['--chunk', '64', '--micro-batches', '2'])])
+@pytest.mark.parametrize('settings', [INT8] + MORE * [[], ['--numerics', 'int4']], ids=' '.join)
+def test_pools_and_chunks(devices, router_options, settings):
+    """However many nodes there are of each kind, and whatever shares a step: experts of a row lie on several of them."""
+    expected = embedded(MODEL, PROMPT, TOKENS, *settings)['digest']
+    with Cluster(MODEL, experts=len(devices), router_options=router_options, placement_options=[*settings, '--shuffle', 17], start=False) as cluster:
+        for expert, device in zip(cluster.experts, devices):
+            expert.arguments += ['--device', device]
+        for process in cluster.processes():
+            process.start()
+        cluster.wait_ready()
+        company = COMPANY[:2] + [dict(tokens=PROMPT, max_tokens=TOKENS, ignore_eos=True)] + COMPANY[2:]
+        check(cluster.routers[0].generate_many(company)[2].digest, expected)
 
 
 def test_eval(tmp_path):
