@@ -63,7 +63,7 @@ __device__ void put(uint8_t *data, size_t i, int64_t sum, uint8_t width)
 	case 4: reinterpret_cast<int32_t *>(data)[i] = static_cast<int32_t>(sum); break;
 	case 8: reinterpret_cast<int64_t *>(data)[i] = sum; break;
 	default:
-		for (int b = 0; b < 3; b++)
+		for (size_t b = 0; b < 3; b++)
 			data[3 * i + b] = static_cast<uint8_t>(sum >> (8 * b));
 	}
 }
