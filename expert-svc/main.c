@@ -3,7 +3,7 @@
  * cadre-expert: holds the experts that the placement service gives it and answers the calls of
  * routers.
  *
- *   exchange thread   polls the transport (UCX): calls to the engine, answers back
+ *   exchange thread   polls the transport (UCX): calls to the engine, answers back (exchange.c)
  *   compute thread    runs steps (engine.c), on a queue of --threads threads
  *   load threads      pack experts, from other nodes or the checkpoint (loader.c)
  *   watch thread      looks after a device that can fail (watch.c)
@@ -27,15 +27,12 @@
 #include "common/transport/ucx.h"
 #include "expert-svc/control.h"
 #include "expert-svc/engine.h"
+#include "expert-svc/exchange.h"
 #include "expert-svc/loader.h"
-#include "expert-svc/peers.h"
-#include "expert-svc/pinned.h"
 #include "expert-svc/speed.h"
-#include "expert-svc/transfer/giver.h"
 #include "expert-svc/watch.h"
 #include "kernels/source.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -144,24 +141,11 @@ struct program {
 	struct cad_cluster_facts facts;
 	struct ex_engine *engine;
 	struct ex_memory memory;
-	struct cad_transport *transport;
-	struct ex_asker *asker;
-	struct ex_giver *giver;
-	struct cad_own_address own_address;
-	struct ex_peers peers;
+	struct ex_exchange exchange;
 	struct cad_rpc_reactor *reactor;
 	_Atomic(struct ex_control *) control; /* the HTTP thread is there before it */
 	uv_timer_t drain_timer;
-	/* the exchange thread */
-	pthread_t exchange;
-	_Atomic bool exchange_stop;
-	bool has_served; /* the exchange thread's */
-	_Atomic uint64_t exchange_beat_ns;
-	_Atomic uint32_t connected; /* processes, to this one */
-	struct cad_note waits_for;  /* before there is a control */
-	struct cad_note refusal;    /* of the last router whose hello failed */
-	_Atomic uint64_t refused_ns;
-	_Atomic uint64_t exchange_stats[sizeof(struct cad_transport_stats) / sizeof(uint64_t)];
+	struct cad_note waits_for; /* before there is a control */
 	/* the way out */
 	_Atomic bool draining;
 	bool left;
@@ -169,87 +153,10 @@ struct program {
 	uint64_t drain_until_ns, quiet_since_ns, calls_seen;
 };
 
-enum { DRAIN_TICK_MS = 20, EXCHANGE_TURN_MS = 200, EXCHANGE_STUCK_S = 10, SHUNNED_S = 10 };
-enum { NODES_CONNECTED_MAX = 32, PARTS_GIVEN = 8 };
+enum { DRAIN_TICK_MS = 20, EXCHANGE_STUCK_S = 10 };
 static const uint64_t QUIET_NS = 500 * CAD_NS_PER_MS; /* no call for this long: routers have gone elsewhere */
 
 static uint64_t now_ns(void) { return cad_clock_now_ns(&cad_clock_system); }
-
-/* ---- the exchange thread ---- */
-
-static void on_connection(struct cad_transport *transport, struct cad_connection *connection,
-	enum cad_connection_state state, enum cad_status status, const char *text)
-{
-	struct program *p = cad_transport_user(transport);
-	if (cad_connection_user(connection)) {
-		ex_asker_connection(connection, state, status, text);
-		return;
-	}
-	if (status == CAD_ERR_REFUSED) {
-		cad_note_put(&p->refusal, text);
-		atomic_store(&p->refused_ns, now_ns());
-	}
-	if (state == CAD_CONNECTION_READY) {
-		atomic_fetch_add(&p->connected, 1);
-		cad_log_info("exchange", "connected", CAD_S("peer", cad_connection_peer(connection)));
-		return;
-	}
-	ex_engine_connection_lost(p->engine, connection);
-	cad_log_write(status == CAD_ERR_PROTOCOL || status == CAD_ERR_REFUSED ? CAD_LOG_WARN : CAD_LOG_INFO, "exchange",
-		(const struct cad_log_field[]){ CAD_S("msg", "connection closed"),
-			CAD_S("peer", cad_connection_peer(connection)), CAD_S("why", text) },
-		3);
-}
-
-static void on_request(struct cad_transport *transport, struct cad_request *request)
-{
-	struct program *p = cad_transport_user(transport);
-	if (!p->has_served) { /* from now on, the cores are for tokens */
-		p->has_served = true;
-		cad_workers_retire(p->device->workers);
-	}
-	ex_engine_request(p->engine, request);
-}
-
-static void on_fetch(struct cad_transport *transport, struct cad_part *part)
-{
-	ex_giver_fetch(((struct program *)cad_transport_user(transport))->giver, part);
-}
-
-static void on_address(struct cad_transport *transport, const char *address)
-{
-	struct program *p = cad_transport_user(transport);
-	cad_log_warn("exchange", "restarted, with another address");
-	cad_own_address_set(&p->own_address, address);
-}
-
-static void wake_exchange(void *context) { cad_transport_wake(((struct program *)context)->transport); }
-
-/* The HTTP thread reads copies: a transport belongs to its own thread. */
-static void copy_stats(struct program *p)
-{
-	uint64_t values[sizeof(struct cad_transport_stats) / sizeof(uint64_t)];
-	memcpy(values, cad_transport_stats(p->transport), sizeof values);
-	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
-		atomic_store_explicit(&p->exchange_stats[i], values[i], memory_order_relaxed);
-	atomic_store_explicit(&p->exchange_beat_ns, now_ns(), memory_order_relaxed);
-}
-
-static void *exchange_thread(void *argument)
-{
-	struct program *p = argument;
-	/* To the end: nothing that was accepted stays unanswered. */
-	while (!atomic_load(&p->exchange_stop) || !ex_engine_idle(p->engine) || !ex_giver_idle(p->giver) ||
-		!ex_asker_idle(p->asker)) {
-		ex_peers_announce(&p->peers, p->transport);
-		uint64_t until_ns = ex_asker_turn(p->asker), most_ns = now_ns() + EXCHANGE_TURN_MS * CAD_NS_PER_MS;
-		cad_transport_poll(p->transport, until_ns < most_ns ? until_ns : most_ns);
-		ex_engine_deliver(p->engine);
-		ex_giver_deliver(p->giver);
-		copy_stats(p);
-	}
-	return NULL;
-}
 
 /* ---- HTTP ---- */
 
@@ -276,13 +183,6 @@ static void say_loading(const struct ex_control *control, char *text, size_t byt
 		snprintf(text, bytes, "joined, and has been given no experts yet");
 }
 
-/* Lately only routers came that it refused, or that refused it: another secret, another cluster. */
-static bool is_shunned(struct program *p)
-{
-	uint64_t refused_ns = atomic_load(&p->refused_ns);
-	return refused_ns > 0 && atomic_load(&p->connected) == 0 && now_ns() - refused_ns < SHUNNED_S * CAD_NS_PER_S;
-}
-
 static bool is_ready(void *context, char *text, size_t bytes)
 {
 	struct program *p = context;
@@ -297,8 +197,7 @@ static bool is_ready(void *context, char *text, size_t bytes)
 		snprintf(text, bytes, "draining");
 	} else if (!has_been && (!control || !ex_control_joined(control))) {
 		say_apart(p, control, text, bytes);
-	} else if (is_shunned(p)) {
-		cad_note_get(&p->refusal, why);
+	} else if (ex_exchange_shunned(&p->exchange, why)) {
 		snprintf(text, bytes, "no router is connected, and the last that tried was refused: %s", why);
 	} else if (!has_been) {
 		say_loading(control, text, bytes);
@@ -311,42 +210,12 @@ static bool is_ready(void *context, char *text, size_t bytes)
 static bool is_healthy(void *context, char *text, size_t bytes)
 {
 	struct program *p = context;
-	uint64_t beat_ns = atomic_load(&p->exchange_beat_ns), silent_ns = now_ns() - beat_ns;
-	if (beat_ns == 0 || silent_ns < EXCHANGE_STUCK_S * CAD_NS_PER_S) /* 0: it has not begun */
+	uint64_t silent_ns = ex_exchange_silent_ns(&p->exchange);
+	if (silent_ns < EXCHANGE_STUCK_S * CAD_NS_PER_S)
 		return true;
 	snprintf(text, bytes, "the exchange thread has done nothing for %llu s",
 		(unsigned long long)(silent_ns / CAD_NS_PER_S));
 	return false;
-}
-
-static double read_u64(void *context)
-{
-	return (double)atomic_load_explicit((_Atomic uint64_t *)context, memory_order_relaxed);
-}
-
-static void register_exchange_metrics(struct program *p)
-{
-	static const struct {
-		size_t offset;
-		const char *name, *help;
-	} counters[] = {
-		{ offsetof(struct cad_transport_stats, bytes_sent), "cadre_exchange_sent_bytes_total",
-			"bytes of messages sent" },
-		{ offsetof(struct cad_transport_stats, bytes_received), "cadre_exchange_received_bytes_total",
-			"bytes of messages received" },
-		{ offsetof(struct cad_transport_stats, answers), "cadre_exchange_answers_total", "answers sent" },
-		{ offsetof(struct cad_transport_stats, connections_opened), "cadre_exchange_connections_opened_total",
-			"connections that were opened" },
-		{ offsetof(struct cad_transport_stats, connections_lost), "cadre_exchange_connections_lost_total",
-			"connections that were lost" },
-		{ offsetof(struct cad_transport_stats, protocol_errors), "cadre_exchange_protocol_errors_total",
-			"connections closed because a peer broke the protocol" },
-		{ offsetof(struct cad_transport_stats, rebuilds), "cadre_exchange_rebuilds_total",
-			"times the exchange was rebuilt after it went deaf" },
-	};
-	for (size_t i = 0; i < sizeof counters / sizeof counters[0]; i++)
-		cad_metrics_counter_read(p->service.metrics, counters[i].name, counters[i].help, NULL, 0, read_u64,
-			(void *)&p->exchange_stats[counters[i].offset / sizeof(uint64_t)]);
 }
 
 /* ---- the way out ---- */
@@ -531,8 +400,8 @@ static enum cad_status create_engine(struct program *p, struct cad_error *error)
 	options.step_rows_max = p->options.step_rows;
 	options.step_pairs_max = p->options.step_pairs;
 	options.metrics = p->service.metrics;
-	options.wake = wake_exchange;
-	options.wake_context = p;
+	options.wake = ex_exchange_wake;
+	options.wake_context = &p->exchange;
 	options.device_failed = on_step_failed;
 	options.device_failed_context = p;
 
@@ -552,76 +421,42 @@ static enum cad_status reserve_memory(struct program *p, struct cad_error *error
 	return ex_engine_reserve(p->engine, &p->memory, error);
 }
 
-/* Parts asked for by loader threads, or given to others. */
-static uint32_t fetches_max(const struct program *p)
-{
-	return PARTS_GIVEN + 2 * ex_loader_threads(p->options.load_threads);
-}
-
-static struct cad_transport_options exchange_options(struct program *p)
-{
-	const struct options *o = &p->options;
-	struct cad_transport_options options;
-	char fingerprint[33];
-
-	cad_transport_options_default(&options);
-	cad_model_fingerprint(p->model, fingerprint);
-	cad_identity_fill(&options.identity, p->facts.cluster, p->service.id, fingerprint, &p->facts.settings);
-	ex_engine_wire_limits(p->engine, o->rows_max, &options.limits);
-	options.secret = p->service.secret;
-	options.connections_max = o->connections_max + NODES_CONNECTED_MAX;
-	options.fetches_max = fetches_max(p);
-	options.calls_max = o->requests_max;
-	options.credit_calls = o->credit_calls;
-
-	/* one full call always goes */
-	options.credit_bytes =
-		o->credit_bytes > options.limits.payload_bytes_max ? o->credit_bytes : options.limits.payload_bytes_max;
-	ex_pin_requests(p->device, &options);
-	options.user = p;
-	options.on_connection = on_connection;
-	options.on_request = on_request;
-	options.on_fetch = on_fetch;
-	options.on_address = on_address;
-
-	return options;
-}
-
 static enum cad_status create_exchange(struct program *p, struct cad_error *error)
 {
-	const struct cad_transport_options options = exchange_options(p);
+	const struct options *o = &p->options;
+	struct cad_transport_options transport;
 	const struct cad_ucx_options ucx = {
-		.devices = p->options.service.ucx_devices,
-		.transports = p->options.service.ucx_transports,
+		.devices = o->service.ucx_devices,
+		.transports = o->service.ucx_transports,
 		.listen = p->service.at.exchange,
-		.spin_us = (uint32_t)(p->options.spin_ns / CAD_NS_PER_US),
+		.spin_us = (uint32_t)(o->spin_ns / CAD_NS_PER_US),
 	};
-	enum cad_status status = cad_transport_ucx_create(&options, &ucx, &p->transport, error);
+	char fingerprint[33];
 
-	if (status == CAD_OK)
-		status = ex_asker_create(p->transport, ex_loader_threads(p->options.load_threads), &p->asker, error);
-	if (status == CAD_OK)
-		status = ex_giver_create(
-			&(struct ex_giver_options){
-				.engine = p->engine,
-				.parts_max = fetches_max(p),
-				.metrics = p->service.metrics,
-				.wake = wake_exchange,
-				.context = p,
-			},
-			&p->giver, error);
-	if (status != CAD_OK)
-		return status;
+	cad_transport_options_default(&transport);
+	cad_model_fingerprint(p->model, fingerprint);
+	cad_identity_fill(&transport.identity, p->facts.cluster, p->service.id, fingerprint, &p->facts.settings);
+	ex_engine_wire_limits(p->engine, o->rows_max, &transport.limits);
+	transport.secret = p->service.secret;
+	transport.connections_max = o->connections_max;
+	transport.calls_max = o->requests_max;
+	transport.credit_calls = o->credit_calls;
+	transport.credit_bytes = o->credit_bytes;
 
-	ex_peers_init(&p->peers);
-	cad_own_address_init(&p->own_address);
-	cad_own_address_set(&p->own_address, cad_transport_address(p->transport));
-	return CAD_OK;
+	const struct ex_exchange_options options = {
+		.engine = p->engine,
+		.device = p->device,
+		.metrics = p->service.metrics,
+		.load_threads = o->load_threads,
+		.transport = &transport,
+		.ucx = &ucx,
+	};
+	return ex_exchange_create(&p->exchange, &options, error);
 }
 
 static enum cad_status create_http(struct program *p, struct cad_error *error)
 {
-	register_exchange_metrics(p);
+	ex_exchange_metrics(&p->exchange, p->service.metrics);
 	const struct cad_service_health health = { .ready = is_ready, .healthy = is_healthy, .context = p };
 	return cad_service_http(&p->service, &health, error);
 }
@@ -637,8 +472,7 @@ static enum cad_status create_reactor(struct program *p, struct cad_error *error
 static void on_peers(void *context, const char *const *addresses, size_t count)
 {
 	struct program *p = context;
-	ex_peers_set(&p->peers, addresses, count);
-	cad_transport_wake(p->transport);
+	ex_exchange_peers(&p->exchange, addresses, count);
 }
 
 static enum cad_status create_control(struct program *p, struct cad_error *error)
@@ -655,12 +489,12 @@ static enum cad_status create_control(struct program *p, struct cad_error *error
 			.cluster = p->facts.cluster,
 			.secret = p->service.secret,
 			.settings = &p->facts.settings,
-			.own_address = &p->own_address,
+			.own_address = &p->exchange.own_address,
 		},
 		.engine = p->engine,
 		.load_threads = p->options.load_threads,
 		.ask = ex_asker_get,
-		.asker = p->asker,
+		.asker = p->exchange.asker,
 		.metrics = p->service.metrics,
 		.memory_bytes = p->memory.weights_bytes,
 		.speed = p->options.speed,
@@ -686,9 +520,7 @@ static enum cad_status watch(struct program *p, struct cad_error *error)
 
 static enum cad_status start_exchange(struct program *p, struct cad_error *error)
 {
-	if (pthread_create(&p->exchange, NULL, exchange_thread, p) != 0)
-		return cad_error_set(error, CAD_ERR_EXHAUSTED, "cannot start a thread for the exchange: see ulimit -u");
-	return CAD_OK;
+	return ex_exchange_start(&p->exchange, error);
 }
 
 /* In this order. The HTTP port comes before the wait for the placement service: a node that waits
@@ -732,10 +564,7 @@ static enum cad_status start(struct program *p, struct cad_error *error)
 static void stop_serving(struct program *p)
 {
 	cad_service_unhttp(&p->service);
-	ex_asker_stop(p->asker);
-	atomic_store(&p->exchange_stop, true);
-	cad_transport_wake(p->transport);
-	pthread_join(p->exchange, NULL);
+	ex_exchange_stop(&p->exchange);
 }
 
 static void finish(struct program *p)
@@ -743,11 +572,8 @@ static void finish(struct program *p)
 	ex_watch_destroy(p->watch);
 	cad_rpc_reactor_destroy(p->reactor);
 	ex_control_destroy(atomic_load(&p->control));
-	ex_engine_stop(p->engine); /* its thread wakes the transport, as the giver's does */
-	ex_giver_destroy(p->giver);
-	ex_asker_destroy(p->asker);
-	cad_transport_destroy(p->transport);
-	ex_peers_fini(&p->peers);
+	ex_engine_stop(p->engine); /* its thread wakes the exchange */
+	ex_exchange_fini(&p->exchange);
 	ex_engine_destroy(p->engine);
 	cad_workers_destroy(p->device->workers);
 	cad_service_fini(&p->service);
@@ -773,7 +599,7 @@ int main(int argc, char **argv)
 		_exit(cad_service_failed(&p->service, &error));
 
 	char address[CAD_EXCHANGE_ADDRESS_BYTES], exchange[CAD_ADDRESS_BYTES];
-	cad_own_address_get(&p->own_address, address);
+	cad_own_address_get(&p->exchange.own_address, address);
 	cad_exchange_address_host(address, exchange);
 	cad_log_info("expert", "serving", CAD_S("id", p->service.id), CAD_S("exchange", exchange),
 		CAD_S("http", cad_admin_address(p->service.admin)), CAD_S("device", p->device_info.name),
