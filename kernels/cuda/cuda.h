@@ -116,10 +116,12 @@ void kn_cuda_deliver(struct kn_cuda_queue *queue, const struct kn_cuda_delivery 
 void kn_cuda_quantise(struct kn_cuda_queue *queue, const float *x, size_t ldx, size_t rows, size_t n, int8_t *q,
 	float *scales, size_t k_pad);
 
-/* ---- probe_bf16_sm90.cu ---- */
+/* ---- probe_bf16.cu ---- */
 
 /* Whether the device, of compute capability 9.0, sums as profile bf16-sm90 does. */
 cudaError_t kn_cuda_try_sm90(cudaStream_t stream, bool *good);
+/* Whether its sums of bf16 are exact where a group of profile int8 is multiplied as such. */
+cudaError_t kn_cuda_try_int8(cudaStream_t stream, bool *good);
 
 /* ---- ffn.cc ---- */
 

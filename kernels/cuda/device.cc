@@ -214,6 +214,12 @@ static cudaError_t try_sm90(struct kn_cuda_device *d)
 	return error;
 }
 
+/* Where integers are multiplied as bf16, which must be exact; else by units for integers, slowly. */
+static cudaError_t try_int8(struct kn_cuda_device *d)
+{
+	return d->chip.int8_is_slow ? kn_cuda_try_int8(d->stream, &d->chip.int8_is_slow) : cudaSuccess;
+}
+
 static enum cad_status cannot_be_used(const struct kn_cuda_chip &chip, cudaError_t why, struct cad_error *error)
 {
 	size_t free_bytes = 0, total_bytes = 0;
@@ -240,8 +246,10 @@ static enum cad_status open_device(unsigned index, struct kn_device **device, st
 	d->base.ops = &ops;
 	d->chip = chip;
 	d->others_bytes = others_bytes();
-	const cudaError_t created = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking),
-			  tried = created == cudaSuccess ? try_sm90(d) : created;
+	const cudaError_t created = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
+	cudaError_t tried = created == cudaSuccess ? try_sm90(d) : created;
+	if (tried == cudaSuccess)
+		tried = try_int8(d);
 	if (tried != cudaSuccess) {
 		if (created == cudaSuccess)
 			cudaStreamDestroy(d->stream);

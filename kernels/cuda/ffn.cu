@@ -13,7 +13,8 @@
  *        |                             panel, one stage of shared memory each, fetched ahead.
  *
  * Of each group, the exact dot product d; then acc = fma((float)d, scale_x * scale_w, acc), groups
- * ascending: the CPU's bits, whatever the tile (|d| < 2^24, so (float)d is exact).
+ * ascending: the CPU's bits, whatever the tile (|d| < 2^24, so (float)d is exact), and whatever multiplies
+ * (units).
  */
 #include "kernels/cuda/ffn.h"
 #include "kernels/cuda/out.h"
@@ -122,10 +123,48 @@ template <class S> __device__ __forceinline__ int row_of(int d, int i)
 	return (warp / S::warps_across * S::down + d) * 8 + lane % 4 * 2 + i % 2;
 }
 
+/* ---- units ---- */
+
+/* What multiplies integers, a step of 32 values of k at a time: units for integers ... */
+struct integer_units {
+	typedef int32_t sum;
+	static __device__ __forceinline__ void step(sum (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+	{
+		ptx_mma_s8(d, a, b);
+	}
+};
+
+/* Two bytes as bf16, which has all integers of 8 bits. */
+__device__ __forceinline__ uint32_t two_bf16(uint32_t bytes)
+{
+	const float low = static_cast<int8_t>(bytes), high = static_cast<int8_t>(bytes >> 8);
+	return (__float_as_uint(high) & 0xffff0000) | __float_as_uint(low) >> 16;
+}
+
+/* ... or, where those are slow, units for bf16, whose sums of a group are exact (try_int8.cu). Of each
+ * word one instruction has the lower half, and one the upper: so values meet as they should, in another
+ * order of k, which is free. */
+struct bf16_units {
+	typedef float sum;
+	static __device__ __forceinline__ void half_step(
+		sum (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int shift)
+	{
+		const uint32_t a16[4] = { two_bf16(a[0] >> shift), two_bf16(a[1] >> shift), two_bf16(a[2] >> shift),
+			two_bf16(a[3] >> shift) },
+			       b16[2] = { two_bf16(b[0] >> shift), two_bf16(b[1] >> shift) };
+		ptx_mma_bf16(d, a16, b16);
+	}
+	static __device__ __forceinline__ void step(sum (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+	{
+		half_step(d, a, b, 0);
+		half_step(d, a, b, 16);
+	}
+};
+
 template <class S> using accumulators = float[S::across][S::down][4];
 
 /* One group: 16 weights at a time, so that few integers are live. */
-template <class S> __device__ __forceinline__ void multiply(const stage<S> *s, accumulators<S> &acc)
+template <class S, class U> __device__ __forceinline__ void multiply(const stage<S> *s, accumulators<S> &acc)
 {
 	const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32,
 		  first_row = warp / S::warps_across * S::down * 8;
@@ -144,14 +183,14 @@ template <class S> __device__ __forceinline__ void multiply(const stage<S> *s, a
 	for (int a = 0; a < S::across; a++) {
 		const struct kn_int8_block *w = &s->w[weight_of<S>(a) / KN_PANEL_ROWS];
 		const int first = weight_of<S>(a) % KN_PANEL_ROWS;
-		int32_t dot[S::down][4] = {};
+		typename U::sum dot[S::down][4] = {};
 #pragma unroll
 		for (int step = 0; step < STEPS; step++) {
 			uint32_t fragment[4];
 			fragment_a(fragment, w->q, first, step);
 #pragma unroll
 			for (int d = 0; d < S::down; d++)
-				ptx_mma_s8(dot[d], fragment, b[step][d]);
+				U::step(dot[d], fragment, b[step][d]);
 		}
 #pragma unroll
 		for (int d = 0; d < S::down; d++)
@@ -211,7 +250,7 @@ __device__ __forceinline__ void store(
 }
 
 /* grid (tiles, panels / S::panels) */
-template <class S, bool UP> __global__ void __launch_bounds__(S::threads) kn_gemm_kernel(gemm g)
+template <class S, bool UP, class U> __global__ void __launch_bounds__(S::threads) kn_gemm_kernel(gemm g)
 {
 	shared<S> *s = kn_shared<shared<S>>();
 	const kn_cuda_tile t = g.tiles[blockIdx.x];
@@ -239,7 +278,7 @@ template <class S, bool UP> __global__ void __launch_bounds__(S::threads) kn_gem
 		if (next < g.groups)
 			fetch_stage<S>(&s->stages[next % S::stages], g, w, panels, s->row, next);
 		ptx_cp_async_commit();
-		multiply<S>(&s->stages[group % S::stages], acc);
+		multiply<S, U>(&s->stages[group % S::stages], acc);
 	}
 	ptx_cp_async_wait<0>();
 	__syncthreads();
@@ -248,25 +287,37 @@ template <class S, bool UP> __global__ void __launch_bounds__(S::threads) kn_gem
 
 /* ---- launches ---- */
 
-template <class S, bool UP> void launch(struct kn_cuda_queue *q, const gemm &g, const kn_cuda_tile *tiles, size_t count)
+template <class S, bool UP, class U>
+void launch_on(struct kn_cuda_queue *q, const gemm &g, const kn_cuda_tile *tiles, size_t count)
 {
 	if (count == 0)
 		return;
 	gemm of = g;
 	of.tiles = tiles;
 	kn_cuda_note(q,
-		cudaFuncSetAttribute(reinterpret_cast<const void *>(kn_gemm_kernel<S, UP>),
+		cudaFuncSetAttribute(reinterpret_cast<const void *>(kn_gemm_kernel<S, UP, U>),
 			cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes<S>)));
 	kn_cuda_note(q,
-		KN_LAUNCH((kn_gemm_kernel<S, UP>),
+		KN_LAUNCH((kn_gemm_kernel<S, UP, U>),
 			dim3(static_cast<unsigned>(count),
 				static_cast<unsigned>((g.panels + S::panels - 1) / S::panels)),
 			dim3(S::threads), shared_bytes<S>, q->stream, of));
 }
 
+/* AS_BF16: the shape where integers are multiplied as bf16. */
+template <class S, bool UP, class AS_BF16 = S>
+void launch(struct kn_cuda_queue *q, const gemm &g, const kn_cuda_tile *tiles, size_t count)
+{
+	if (kn_cuda_device_of(q->base.device)->chip.int8_is_slow)
+		launch_on<AS_BF16, UP, bf16_units>(q, g, tiles, count);
+	else
+		launch_on<S, UP, integer_units>(q, g, tiles, count);
+}
+
 static_assert(kn_down_few::panels == 1 && kn_down_many::panels == 1, "y ends where its last panel ends");
-static_assert(
-	kn_up_few::rows == kn_down_few::rows && kn_up_many::rows == kn_down_many::rows, "up and down share tiles");
+static_assert(kn_up_few::rows == kn_up_few_as_bf16::rows && kn_up_few::rows == kn_down_few::rows &&
+		kn_up_many::rows == kn_down_many::rows,
+	"up and down share tiles");
 
 }   // namespace
 
@@ -295,7 +346,7 @@ void kn_cuda_ffn_int8(struct kn_cuda_queue *q, const struct kn_ffn *a, const str
 	down.out = kn_cuda_out_of(a);
 
 	kn_cuda_quantise(q, a->x, a->ldx, a->rows, kn_round_up(a->hidden, ROW_UNIT), s.xq, s.x_scales, s.hidden_pad);
-	launch<kn_up_few, true>(q, up, p.few, p.few_count);
+	launch<kn_up_few, true, kn_up_few_as_bf16>(q, up, p.few, p.few_count);
 	launch<kn_up_many, true>(q, up, p.many, p.many_count);
 	kn_cuda_quantise(q, s.h, s.ldh, s.pairs, kn_round_up(s.ffn, ROW_UNIT), s.hq, s.h_scales, s.ffn_pad);
 	launch<kn_down_few, false>(q, down, p.few, p.few_count);

@@ -20,6 +20,7 @@ struct kn_cuda_chip {
 	char pci_bus_id[32];
 	int capability; /* 10 * major + minor: 90 */
 	int multiprocessors;
+	bool int8_is_slow; /* beside bf16 */
 };
 
 /* CAD_ERR_UNSUPPORTED and a sentence. Afterwards it is the device of this thread. */

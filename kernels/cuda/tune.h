@@ -43,6 +43,7 @@ template <int PANELS, int ROWS, int WARPS_ACROSS, int WARPS_DOWN, int STAGES> st
 };
 /* At most 99 KB of shared memory, which every GPU from sm_80 on has. */
 using kn_up_few = kn_tile_shape<1, 8, 2, 1, 4>;
+using kn_up_few_as_bf16 = kn_tile_shape<1, 8, 4, 1, 4>; /* to convert takes registers */
 using kn_up_many = kn_tile_shape<2, 64, 2, 4, 2>;
 using kn_down_few = kn_tile_shape<1, 8, 4, 1, 4>;
 using kn_down_many = kn_tile_shape<1, 64, 2, 4, 3>;

@@ -16,18 +16,19 @@ import subprocess
 import sys
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100")
-UP_FEW, UP_MANY, DOWN_FEW, DOWN_MANY = ("kn_gemm_kernel<kn_tile_shape<%s>" % shape for shape in (
+UP_FEW, UP_MANY, DOWN_FEW, DOWN_MANY = ("kn_gemm_kernel<kn_tile_shape<%s" % shape for shape in (
     "1, 8, 2, 1, 4>, true", "2, 64, 2, 4, 2>, true", "1, 8, 4, 1, 4>, false", "1, 64, 2, 4, 3>, false"))
+INTEGERS = ", integer_units>"
 MMA, LDMATRIX = "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", "ldmatrix.sync.aligned.m8n8"
 FETCH = "cp.async.cg.shared.global"
 SUMS = {"cvt.rni.f64.f64": 0, "red.global.add.u64": 0, "red.global.min.u32": 0}  # none of them waits for what was there
 
 # kernel -> registers at most, instructions in its PTX: exactly, or (0) at least one
 KERNELS = {
-    UP_FEW: (128, {MMA: 16, LDMATRIX: 24, FETCH: 0}),
-    UP_MANY: (240, {MMA: 64, LDMATRIX: 40, FETCH: 0}),
-    DOWN_FEW: (96, {MMA: 8, LDMATRIX: 16, FETCH: 0, **SUMS}),
-    DOWN_MANY: (128, {MMA: 32, LDMATRIX: 24, FETCH: 0, **SUMS}),
+    UP_FEW + INTEGERS: (128, {MMA: 16, LDMATRIX: 24, FETCH: 0}),
+    UP_MANY + INTEGERS: (240, {MMA: 64, LDMATRIX: 40, FETCH: 0}),
+    DOWN_FEW + INTEGERS: (96, {MMA: 8, LDMATRIX: 16, FETCH: 0, **SUMS}),
+    DOWN_MANY + INTEGERS: (128, {MMA: 32, LDMATRIX: 24, FETCH: 0, **SUMS}),
     "kn_quantise_kernel": (40, {"redux.sync.max.u32": 1}),
     "kn_rows_unpack_kernel": (40, {}),
     "kn_combine_kernel": (48, {"redux.sync.or.b32": 2}),
@@ -42,6 +43,10 @@ for shape, registers, columns, rows in ((F32_FEW, 64, 2, 4), (F32_MANY, 168, 8, 
         KERNELS[f"kn_gemm_f32_kernel<kn_f32_shape<{shape}>, {weights}, true>"] = (registers, {FMA: 0, FETCH: 0, **WIDEN})
 # of profile bf16-sm90, for Hopper alone: a stage is four steps of k
 MMA_BF16 = "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
+# integers as bf16: two instructions for one
+for shape, registers, products, fragments, more in (("kn_gemm_kernel<kn_tile_shape<1, 8, 4, 1, 4>, true", 96, 8, 16, {}), (UP_MANY, 255, 64, 40, {}), (DOWN_FEW, 128, 8, 16, SUMS), (DOWN_MANY, 168, 32, 24, SUMS)):
+    KERNELS[f"{shape}, bf16_units>"] = (registers, {MMA_BF16: 2 * products, LDMATRIX: fragments, FETCH: 0, **more})
+KERNELS["kn_probe_kernel"] = (40, {MMA_BF16: 1})
 # of profile int8, for Hopper alone too: registers are what a block of 384 threads begins with, before they change hands
 WGMMA, BULK, WGMMA_REGISTERS = "wgmma.mma_async.sync.aligned", "cp.async.bulk.shared::cluster.global", 168
 WGMMA_SHAPES = {"8, 1, 1, 2, 5, 2, false": (8, (0, 2)), "8, 4, 2, 1, 6, 1, true": (16, (0, 1, 2)), "16, 4, 2, 1, 5, 1, true": (16, (0, 1, 2)),
@@ -55,7 +60,6 @@ HOPPER = {
     "kn_bf16_kernel<kn_tile_shape<1, 8, 4, 1, 6>, false": (64, {MMA_BF16: 4, LDMATRIX: 8, FETCH: 0, **SUMS}),
     "kn_bf16_kernel<kn_tile_shape<1, 64, 2, 4, 6>, false": (96, {MMA_BF16: 16, LDMATRIX: 12, FETCH: 0, **SUMS}),
     "kn_round_kernel": (40, {}),
-    "kn_sm90_kernel": (40, {MMA_BF16: 1}),
 }
 KERNELS.update(HOPPER)
 REFUSED = re.compile(r"\.approx|\.ftz|\.local\.|(?:add|mul|fma|div|sqrt)\.r[zmp]\.f32|(?:add|sub|mul)\.f(?:32|64)")

@@ -6,7 +6,7 @@ docs/GPU.md.
     tests/cuda/machine_code.py BUILD [--write]    of a build that is complete; --write: the page gets the table
 
 Without --write, the page must have it already. Registers are what ptxas says, threads and shared memory what the backend launches
-on the emulated GPU, instructions what cuobjdump finds; this one comes with the packages of tests/cuda/requirements.txt.
+on the emulated GPU, instructions what cuobjdump finds; it and nvdisasm come with the packages of tests/cuda/requirements.txt.
 """
 import collections
 import os
@@ -24,7 +24,7 @@ PAGE = ROOT / "docs" / "GPU.md"
 BEGIN, END = "<!-- by tests/cuda/machine_code.py -->\n", "<!-- end -->\n"
 # Of a multiprocessor: warps, blocks, bytes of shared memory. All have 65,536 registers, and each block takes 1 KiB more.
 GPUS = {"sm_80": (64, 32, 164 << 10), "sm_90a": (64, 32, 228 << 10), "sm_100": (64, 32, 228 << 10)}
-FAMILIES = (80, 90)   # of which the emulated GPU launches kernels
+FAMILIES = (80, 90, 103)   # of which the emulated GPU launches kernels
 KINDS = ("IMMA", "IGMMA", "HMMA", "HGMMA", "LDGSTS", "UBLKCP", "UBLKRED", "LDSM", "RED", "REDG", "ATOMG", "REDUX")
 
 
@@ -88,9 +88,9 @@ def table(build, cuobjdump):
 
 def main():
     build = pathlib.Path(sys.argv[1]).resolve()
-    cuobjdump = shutil.which("cuobjdump")
+    cuobjdump = shutil.which("nvdisasm") and shutil.which("cuobjdump")   # which runs the other
     if not cuobjdump or not list((build / "kernels" / "cuda" / "nvcc").glob("*.cu.o")):
-        print("skipped: machine code: " + ("this build has none" if cuobjdump else "there is no cuobjdump"))
+        print("skipped: machine code: " + ("this build has none" if cuobjdump else "there is no cuobjdump, or no nvdisasm"))
         return 0
     text, made = PAGE.read_text(), table(build, cuobjdump)
     begin = text.index(BEGIN) + len(BEGIN)

@@ -20,6 +20,7 @@ FFN, SM90, F32, QUANTISE, ROWS, COMBINE = ("kernels/cuda/%s.cu" % name for name 
 EXPERT, SLOTS, STAGING = ("kernels/cuda/%s.cc" % name for name in ("expert", "slots", "staging"))   # of the host: tested by test_cuda_memory
 OUT, WARP = "kernels/cuda/out.h", "kernels/cuda/quantise_warp.h"
 GPU = {FFN: "80"}   # which one runs the kernels of a file; else the one that the emulation has without being told
+AS_BF16 = "as bf16: "   # how mutants begin of what 10.3 alone runs
 
 MUTANTS = (
     ("no barrier after the rows", FFN, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
@@ -43,6 +44,9 @@ MUTANTS = (
     ("scales one after the other", FFN, "fmaf(static_cast<float>(dot[d][i]), scale, acc[a][d][i])",
      "fmaf(static_cast<float>(dot[d][i]) * s->x_scales[row_of<S>(d, i)], w->scales[first + lane / 4 + 8 * (i / 2)], acc[a][d][i] + 0 * scale)"),
     ("rounded before it is added", FFN, "fmaf(static_cast<float>(dot[d][i]), scale, acc[a][d][i])", "static_cast<float>(dot[d][i]) * scale + acc[a][d][i]"),
+    (AS_BF16 + "bytes change places in a alone", FFN, "two_bf16(a[1] >> shift)", "two_bf16(a[1] >> (16 - shift))"),
+    (AS_BF16 + "the lower half twice", FFN, "half_step(d, a, b, 16);", "half_step(d, a, b, 0);"),
+    (AS_BF16 + "without signs", FFN, "low = static_cast<int8_t>(bytes)", "low = static_cast<uint8_t>(bytes)"),
     ("gate and up change places", FFN, "return kn_cuda_activate(view, g, u);", "return kn_cuda_activate(view, u, g);"),
     ("one row too many goes out", OUT, "i < pairs * FOURS", "i < (pairs + 1) * FOURS"),
     ("rows that are not there are read", FFN, "s->row[r] = r >= t.rows ? -1 :", "s->row[r] = r > t.rows ? -1 :"),
@@ -219,12 +223,13 @@ class Build:
         return None
 
 
-def noticed(builds, file, text):
+def noticed(builds, name, file, text):
     for build in builds:
-        with tempfile.TemporaryDirectory() as name:
-            folder = pathlib.Path(name)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = pathlib.Path(temporary)
             refused = build.link(file, text, folder)
-            program, gpu = "test_cuda_memory" if file.endswith(".cc") else "test_cuda_device", {"CADRE_EMU_SM": GPU[file]} if file in GPU else {}
+            program, sm = "test_cuda_memory" if file.endswith(".cc") else "test_cuda_device", "103" if name.startswith(AS_BF16) else GPU.get(file)
+            gpu = {"CADRE_EMU_SM": sm} if sm else {}
             found = f"does not compile: {refused}" if refused else build.notices(program, folder, gpu)
         if found:
             return f"{'checking' if build.suffix else 'fast':10} {found}"
@@ -239,7 +244,7 @@ def main():
             continue
         text = (ROOT / file).read_text()
         assert text.count(old) == 1, f"{name}: the text is in {file} {text.count(old)} times"
-        found = noticed(builds, file, text.replace(old, new))
+        found = noticed(builds, name, file, text.replace(old, new))
         missed += found is None
         print(f"{name:56} {found or 'NOT NOTICED'}", flush=True)
     print(f"{missed} not noticed")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""All operator cases on the emulated GPU: both builds, GPUs of two families, every order of threads.
+"""All operator cases on the emulated GPU: both builds, GPUs of three families, every order of threads.
 
     tests/cuda/orders.py BUILD    of a build that is complete; as many at once as there are cores
 
@@ -15,7 +15,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SEEDS = range(6)
-FAMILIES = (80, 90)   # compute capability: mma.sync, wgmma
+FAMILIES = (80, 90, 103)   # compute capability: mma.sync, wgmma, integers as bf16
 TIMEOUT_S = 600
 
 

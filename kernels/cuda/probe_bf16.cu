@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whether this device's tensor cores sum bf16 as profile bf16-sm90 is defined: some thousand sums beside
- * kernels/sm90.h, of which many go beyond what was measured before. Numbers alone, no infinities. */
+/* How this device's tensor cores sum bf16, by some thousand sums: whether as profile bf16-sm90 is
+ * defined (kernels/sm90.h), of which many go beyond what was measured before, numbers alone, no
+ * infinities; and whether exactly, when operands are integers of 8 bits. */
 #include "kernels/cuda/cuda.h"
 #include "kernels/sm90.h"
 
@@ -18,7 +19,7 @@ struct problem {
 __device__ __forceinline__ uint32_t pair_at(const uint16_t *k) { return k[0] | static_cast<uint32_t>(k[1]) << 16; }
 
 /* A warp to a problem. */
-__global__ void __launch_bounds__(LANES) kn_sm90_kernel(problem *problems)
+__global__ void __launch_bounds__(LANES) kn_probe_kernel(problem *problems)
 {
 	problem *p = problems + blockIdx.x;
 	const uint32_t g = threadIdx.x / 4, t = threadIdx.x % 4 * 2;
@@ -52,7 +53,8 @@ uint32_t draw(uint64_t *state, int low, int over)
 	return bits % 16 == 0 ? bits & 0x8000 : (bits & 0x8000) | exponent << 7 | (bits >> 16 & 0x7f);
 }
 
-void fill(problem *problems)
+/* Of many spreads. */
+void fill_numbers(problem *problems)
 {
 	uint64_t state = 90;
 	for (int i = 0; i < PROBLEMS; i++) {
@@ -72,19 +74,65 @@ void fill(problem *problems)
 	}
 }
 
-bool as_defined(const problem *before, const problem *after)
+/* -127 .. 127; in every other problem only these two; and in some of those b is a's first row, whose
+ * sums are then as large as they can be. */
+void fill_integers(problem *problems)
+{
+	uint64_t state = 8;
+	for (int i = 0; i < PROBLEMS; i++) {
+		const auto integer = [&] {
+			const int of = static_cast<int>(next(&state) % 255) - 127;
+			return kn_bf16_of(static_cast<float>(i % 2 == 0 ? of : of < 0 ? -127 : 127));
+		};
+		problems[i] = {};
+		for (uint16_t(&row)[K] : problems[i].a)
+			for (uint16_t &v : row)
+				v = integer();
+		for (uint16_t(&row)[K] : problems[i].b)
+			for (uint16_t &v : row)
+				v = i % 4 == 1 ? problems[i].a[0][&v - row] : integer();
+	}
+}
+
+float value_of(uint16_t bf16)
+{
+	const uint32_t bits = static_cast<uint32_t>(bf16) << 16;
+	float value;
+	memcpy(&value, &bits, sizeof value);
+	return value;
+}
+
+/* What one element of a problem is, after the instruction was given it `times` times. */
+typedef float expected_fn(const problem *p, int m, int n, int times);
+
+float by_definition(const problem *p, int m, int n, int times)
+{
+	float c = p->c[m][n];
+	for (int i = 0; i < times; i++)
+		c = kn_sm90_add(c, p->a[m], p->b[n]);
+	return c;
+}
+
+float by_integers(const problem *p, int m, int n, int times)
+{
+	int32_t dot = 0;
+	for (int k = 0; k < K; k++)
+		dot += static_cast<int32_t>(value_of(p->a[m][k])) * static_cast<int32_t>(value_of(p->b[n][k]));
+	return static_cast<float>(dot * times);
+}
+
+bool is_as_expected(const problem *before, const problem *after, expected_fn *expected, int times)
 {
 	for (int i = 0; i < PROBLEMS; i++)
 		for (int m = 0; m < M; m++)
 			for (int n = 0; n < N; n++)
-				if (after[i].c[m][n] != kn_sm90_add(before[i].c[m][n], before[i].a[m], before[i].b[n]))
+				if (after[i].c[m][n] != expected(&before[i], m, n, times))
 					return false;
 	return true;
 }
 
-}   // namespace
-
-cudaError_t kn_cuda_try_sm90(cudaStream_t stream, bool *good)
+/* *good: all came out as expected. */
+cudaError_t try_out(cudaStream_t stream, void (*fill)(problem *problems), expected_fn *expected, int times, bool *good)
 {
 	const size_t bytes = PROBLEMS * sizeof(problem);
 	problem *before = static_cast<problem *>(malloc(2 * bytes)), *after = before + PROBLEMS;
@@ -95,15 +143,27 @@ cudaError_t kn_cuda_try_sm90(cudaStream_t stream, bool *good)
 		fill(before);
 		error = cudaMemcpyAsync(device, before, bytes, cudaMemcpyHostToDevice, stream);
 	}
-	if (error == cudaSuccess)
+	for (int i = 0; i < times && error == cudaSuccess; i++)
 		error = KN_LAUNCH(
-			kn_sm90_kernel, dim3(PROBLEMS), dim3(LANES), 0, stream, static_cast<problem *>(device));
+			kn_probe_kernel, dim3(PROBLEMS), dim3(LANES), 0, stream, static_cast<problem *>(device));
 	if (error == cudaSuccess)
 		error = cudaMemcpyAsync(after, device, bytes, cudaMemcpyDeviceToHost, stream);
 	if (error == cudaSuccess)
 		error = cudaStreamSynchronize(stream);
-	*good = error == cudaSuccess && as_defined(before, after);
+	*good = error == cudaSuccess && is_as_expected(before, after, expected, times);
 	cudaFree(device);
 	free(before);
 	return error;
+}
+
+}   // namespace
+
+cudaError_t kn_cuda_try_sm90(cudaStream_t stream, bool *good)
+{
+	return try_out(stream, fill_numbers, by_definition, 1, good);
+}
+
+cudaError_t kn_cuda_try_int8(cudaStream_t stream, bool *good)
+{
+	return try_out(stream, fill_integers, by_integers, KN_GROUP / K, good);
 }
