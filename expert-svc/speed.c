@@ -4,6 +4,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/process/metrics.h"
+#include "expert-svc/serve/exec.h"
 #include "kernels/source.h"
 
 #include <math.h>
@@ -95,62 +96,36 @@ static void drop_experts(struct measuring *m)
 
 /* ---- steps ---- */
 
-/* What a step of some experts computes with, each with the same rows. */
+/* A step of some experts, each with the same rows, in the buffers of a step that serves. */
 struct step {
 	uint32_t experts;
-	size_t hidden, ld, rows, pairs, x_bytes, y_bytes, index_bytes, scratch_bytes;
-	float *x, *y;
-	uint32_t *index;
-	void *scratch;
+	size_t rows, pairs;
+	struct ex_exec exec;
 };
 
-static void step_fini(struct measuring *m, struct step *step)
-{
-	m->ops->release(m->device, step->x, step->x_bytes);
-	m->ops->release(m->device, step->y, step->y_bytes);
-	m->ops->release(m->device, step->index, step->index_bytes);
-	m->ops->release(m->device, step->scratch, step->scratch_bytes);
-}
-
-static enum cad_status step_init(struct measuring *m, uint32_t experts, size_t rows, struct step *step)
-{
-	size_t hidden = m->experts[0].hidden, ld = kn_ld(hidden), pairs = rows * experts;
-	*step = (struct step){
-		.experts = experts,
-		.hidden = hidden,
-		.ld = ld,
-		.rows = rows,
-		.pairs = pairs,
-		.x_bytes = rows * ld * sizeof(float),
-		.y_bytes = pairs * ld * sizeof(float),
-		.index_bytes = pairs * sizeof(uint32_t),
-		.scratch_bytes = m->ops->ffn_scratch_bytes(m->queue, pairs, hidden, m->experts[0].ffn, false),
-	};
-	step->x = m->ops->alloc(m->device, step->x_bytes);
-	step->y = m->ops->alloc(m->device, step->y_bytes);
-	step->index = m->ops->alloc(m->device, step->index_bytes);
-	step->scratch = m->ops->alloc(m->device, step->scratch_bytes);
-	return step->x && step->y && step->index && step->scratch ? CAD_OK : CAD_ERR_MEMORY;
-}
-
-/* Rows of small numbers, and which row each pair has. */
+/* Rows of small numbers, and which row each pair has, at a weight of 1. */
 static enum cad_status fill(struct measuring *m, struct step *step)
 {
-	float *x = calloc(1, step->x_bytes);
-	uint32_t *index = malloc(step->index_bytes);
-	enum cad_status status = x && index ? CAD_OK : CAD_ERR_MEMORY;
+	struct ex_exec *exec = &step->exec;
+	float *x = calloc(1, exec->x_bytes), *weight = malloc(exec->pair_bytes);
+	uint32_t *row = malloc(exec->pair_bytes);
+	enum cad_status status = x && weight && row ? CAD_OK : CAD_ERR_MEMORY;
 
 	for (size_t r = 0; status == CAD_OK && r < step->rows; r++)
-		for (size_t i = 0; i < step->hidden; i++)
-			x[r * step->ld + i] = (float)((r + i) % 7) - 3;
-	for (size_t p = 0; status == CAD_OK && p < step->pairs; p++)
-		index[p] = (uint32_t)(p % step->rows);
+		for (size_t i = 0; i < exec->hidden; i++)
+			x[r * exec->ld + i] = (float)((r + i) % 7) - 3;
+	for (size_t p = 0; status == CAD_OK && p < step->pairs; p++) {
+		row[p] = (uint32_t)(p % step->rows);
+		weight[p] = 1;
+	}
 	if (status == CAD_OK) {
-		m->ops->copy_in(m->queue, step->x, x, step->x_bytes);
-		m->ops->copy_in(m->queue, step->index, index, step->index_bytes);
+		m->ops->copy_in(m->queue, exec->x, x, exec->x_bytes);
+		m->ops->copy_in(m->queue, exec->pair_row, row, exec->pair_bytes);
+		m->ops->copy_in(m->queue, exec->pair_weight, weight, exec->pair_bytes);
 		status = m->ops->wait(m->queue);
 	}
-	free(index);
+	free(row);
+	free(weight);
 	free(x);
 	return status;
 }
@@ -170,14 +145,16 @@ static enum cad_status run(struct measuring *m, const struct step *step, uint32_
 			.experts = experts,
 			.experts_count = step->experts,
 			.begin = begin,
-			.row_index = step->index,
-			.x = step->x,
-			.ldx = step->ld,
+			.row_index = step->exec.pair_row,
+			.x = step->exec.x,
+			.ldx = step->exec.ld,
 			.rows = step->rows,
-			.hidden = step->hidden,
-			.y = step->y,
-			.ldy = step->ld,
-			.scratch = step->scratch,
+			.hidden = step->exec.hidden,
+			.weight = step->exec.pair_weight,
+			.quantum = 0x1p-20f,
+			.sums = step->exec.sums,
+			.poison = step->exec.poison,
+			.scratch = step->exec.scratch,
 		});
 	return m->ops->wait(m->queue);
 }
@@ -185,8 +162,9 @@ static enum cad_status run(struct measuring *m, const struct step *step, uint32_
 /* The fastest of such steps. */
 static enum cad_status time_step(struct measuring *m, uint32_t experts, size_t rows, double *seconds)
 {
-	struct step step;
-	enum cad_status status = step_init(m, experts, rows, &step);
+	struct step step = { .experts = experts, .rows = rows, .pairs = rows * experts };
+	enum cad_status status =
+		ex_exec_init(&step.exec, m->queue, rows, step.pairs, m->experts[0].hidden, m->experts[0].ffn);
 	if (status == CAD_OK)
 		status = fill(m, &step);
 
@@ -200,7 +178,7 @@ static enum cad_status time_step(struct measuring *m, uint32_t experts, size_t r
 		least_ns = took_ns < least_ns ? took_ns : least_ns;
 	}
 
-	step_fini(m, &step);
+	ex_exec_fini(&step.exec);
 	*seconds = (double)(least_ns > 0 ? least_ns : 1) * 1e-9;
 	return status;
 }
