@@ -16,8 +16,7 @@
  * ascending: the CPU's bits, whatever the tile (|d| < 2^24, so (float)d is exact), and whatever multiplies
  * (units).
  */
-#include "kernels/cuda/ffn.h"
-#include "kernels/cuda/out.h"
+#include "kernels/cuda/mma_tile.h"
 
 namespace
 {
@@ -111,18 +110,6 @@ template <int ROWS> __device__ __forceinline__ void fragment_b(uint32_t (&b)[2],
 	ptx_ldmatrix_x2(b, x + kn_int8_at(ROWS, first + lane % 8, 32 * step + lane / 8 % 2 * CHUNK_BYTES));
 }
 
-/* Of a warp's piece (a, d): its first weight of the tile; and the row of the tile that element i is. */
-template <class S> __device__ __forceinline__ int weight_of(int a)
-{
-	const int warp = static_cast<int>(threadIdx.x) / 32;
-	return (warp % S::warps_across * S::across + a) * 16;
-}
-template <class S> __device__ __forceinline__ int row_of(int d, int i)
-{
-	const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-	return (warp / S::warps_across * S::down + d) * 8 + lane % 4 * 2 + i % 2;
-}
-
 /* ---- units ---- */
 
 /* What multiplies integers, a step of 32 values of k at a time: units for integers ... */
@@ -161,10 +148,8 @@ struct bf16_units {
 	}
 };
 
-template <class S> using accumulators = float[S::across][S::down][4];
-
 /* One group: 16 weights at a time, so that few integers are live. */
-template <class S, class U> __device__ __forceinline__ void multiply(const stage<S> *s, accumulators<S> &acc)
+template <class S, class U> __device__ __forceinline__ void multiply(const stage<S> *s, kn_mma_accumulators<S> &acc)
 {
 	const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32,
 		  first_row = warp / S::warps_across * S::down * 8;
@@ -181,8 +166,8 @@ template <class S, class U> __device__ __forceinline__ void multiply(const stage
 
 #pragma unroll
 	for (int a = 0; a < S::across; a++) {
-		const struct kn_int8_block *w = &s->w[weight_of<S>(a) / KN_PANEL_ROWS];
-		const int first = weight_of<S>(a) % KN_PANEL_ROWS;
+		const struct kn_int8_block *w = &s->w[kn_mma_weight<S>(a) / KN_PANEL_ROWS];
+		const int first = kn_mma_weight<S>(a) % KN_PANEL_ROWS;
 		typename U::sum dot[S::down][4] = {};
 #pragma unroll
 		for (int step = 0; step < STEPS; step++) {
@@ -196,7 +181,8 @@ template <class S, class U> __device__ __forceinline__ void multiply(const stage
 		for (int d = 0; d < S::down; d++)
 #pragma unroll
 			for (int i = 0; i < 4; i++) {
-				float scale = s->x_scales[row_of<S>(d, i)] * w->scales[first + lane / 4 + 8 * (i / 2)];
+				float scale =
+					s->x_scales[kn_mma_row<S>(d, i)] * w->scales[first + lane / 4 + 8 * (i / 2)];
 				acc[a][d][i] = fmaf(static_cast<float>(dot[d][i]), scale, acc[a][d][i]);
 			}
 	}
@@ -204,45 +190,14 @@ template <class S, class U> __device__ __forceinline__ void multiply(const stage
 
 /* ---- the way out ---- */
 
-/* What a piece gives: of up, gate and up of 8 columns are 8 of h; of down, 16 columns of y. */
-template <bool UP> struct outputs {
-	static constexpr int weights = UP ? 2 : 1, columns = KN_PANEL_ROWS / weights;
-};
-
-template <bool UP>
-__device__ __forceinline__ float finish(const struct kn_cuda_view &view, const float (&acc)[4], size_t column, int i)
-{
-	if constexpr (!UP)
-		return view.down_bias ? acc[i] + view.down_bias[column] : acc[i];
-
-	float g = acc[i], u = acc[(i + 2) % 4];
-	if (view.gate_bias) {
-		g = g + view.gate_bias[column];
-		u = u + view.up_bias[column];
-	}
-	return kn_cuda_activate(view, g, u);
-}
-
-/* Through shared memory, so that stores are 16 bytes wide, and sums are of neighbours. */
 template <class S, bool UP>
-__device__ __forceinline__ void store(
-	shared<S> *s, const gemm &g, const kn_cuda_tile &t, const struct kn_cuda_view &view, const accumulators<S> &acc)
+__device__ __forceinline__ void store(shared<S> *s, const gemm &g, const kn_cuda_tile &t,
+	const struct kn_cuda_view &view, const kn_mma_accumulators<S> &acc)
 {
-	constexpr int COLUMNS = S::panels * outputs<UP>::columns;
-	const int lane = static_cast<int>(threadIdx.x) % 32;
+	constexpr int COLUMNS = S::panels * kn_mma_outputs<UP>::columns;
 	const size_t first_column = blockIdx.y * static_cast<size_t>(COLUMNS);
 
-#pragma unroll
-	for (int a = 0; a < S::across; a++)
-#pragma unroll
-		for (int d = 0; d < S::down; d++)
-#pragma unroll
-			for (int i = 0; i < 4 / outputs<UP>::weights; i++) {
-				const int column = weight_of<S>(a) / outputs<UP>::weights + lane / 4 + 8 * (i / 2);
-				s->y[row_of<S>(d, i)][column] =
-					finish<UP>(view, acc[a][d], first_column + static_cast<size_t>(column), i);
-			}
-	__syncthreads();
+	kn_mma_spread<S, UP>(s->y, view, acc, first_column);
 	if (UP || g.out.y)
 		kn_cuda_store_tile<S::threads, COLUMNS>(g.out, s->y, t.first, t.rows, first_column);
 	else
@@ -258,7 +213,7 @@ template <class S, bool UP, class U> __global__ void __launch_bounds__(S::thread
 	const size_t panel = blockIdx.y * static_cast<size_t>(S::panels);
 	const char *w = static_cast<const char *>(UP ? view.up : view.down) + panel * g.groups * g.block_bytes;
 	const int panels = static_cast<int>(g.panels - panel < S::panels ? g.panels - panel : S::panels);
-	accumulators<S> acc = {};
+	kn_mma_accumulators<S> acc = {};
 
 	for (uint32_t r = threadIdx.x; r < S::rows; r += S::threads) {
 		const size_t pair = t.first + r;

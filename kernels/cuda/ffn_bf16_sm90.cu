@@ -6,8 +6,7 @@
  * The tensor core adds 16 products to an accumulator at a time, which is the profile's step: k goes
  * in ascending order into the same accumulator, whatever the tile, and so a row's bits are its own.
  */
-#include "kernels/cuda/ffn.h"
-#include "kernels/cuda/out.h"
+#include "kernels/cuda/mma_tile.h"
 #include "kernels/sm90.h"
 
 namespace
@@ -97,22 +96,8 @@ __device__ __forceinline__ void fragment_b(uint32_t (&b)[2], const uint16_t *x, 
 	ptx_ldmatrix_x2(b, x + kn_bf16_at(first + lane % 8, KN_SM90_BLOCK * step + lane / 8 % 2 * CHUNK));
 }
 
-/* Of a warp's piece (a, d): its first weight of the tile; and the row of the tile that element i is. */
-template <class S> __device__ __forceinline__ int weight_of(int a)
-{
-	const int warp = static_cast<int>(threadIdx.x) / 32;
-	return (warp % S::warps_across * S::across + a) * 16;
-}
-template <class S> __device__ __forceinline__ int row_of(int d, int i)
-{
-	const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-	return (warp / S::warps_across * S::down + d) * 8 + lane % 4 * 2 + i % 2;
-}
-
-template <class S> using accumulators = float[S::across][S::down][4];
-
 /* Steps of k in ascending order, each accumulator by itself. */
-template <class S> __device__ __forceinline__ void multiply(const stage<S> *s, accumulators<S> &acc)
+template <class S> __device__ __forceinline__ void multiply(const stage<S> *s, kn_mma_accumulators<S> &acc)
 {
 	const int first_row = static_cast<int>(threadIdx.x) / 32 / S::warps_across * S::down * 8;
 
@@ -128,7 +113,8 @@ template <class S> __device__ __forceinline__ void multiply(const stage<S> *s, a
 #pragma unroll
 		for (int a = 0; a < S::across; a++) {
 			uint32_t w[4];
-			fragment_a(w, s->w[weight_of<S>(a) / KN_PANEL_ROWS].w, weight_of<S>(a) % KN_PANEL_ROWS, step);
+			fragment_a(w, s->w[kn_mma_weight<S>(a) / KN_PANEL_ROWS].w, kn_mma_weight<S>(a) % KN_PANEL_ROWS,
+				step);
 #pragma unroll
 			for (int d = 0; d < S::down; d++)
 				ptx_mma_bf16(acc[a][d], w, b[d]);
@@ -137,25 +123,6 @@ template <class S> __device__ __forceinline__ void multiply(const stage<S> *s, a
 }
 
 /* ---- the way out ---- */
-
-/* What a piece gives: of up, gate and up of 8 columns are 8 of h; of down, 16 columns of y. */
-template <bool UP> struct outputs {
-	static constexpr int weights = UP ? 2 : 1, columns = KN_PANEL_ROWS / weights;
-};
-
-template <bool UP>
-__device__ __forceinline__ float finish(const struct kn_cuda_view &view, const float (&acc)[4], size_t column, int i)
-{
-	if constexpr (!UP)
-		return view.down_bias ? acc[i] + view.down_bias[column] : acc[i];
-
-	float g = acc[i], u = acc[(i + 2) % 4];
-	if (view.gate_bias) {
-		g = g + view.gate_bias[column];
-		u = u + view.up_bias[column];
-	}
-	return kn_cuda_activate(view, g, u);
-}
 
 __device__ __forceinline__ uint32_t bf16_pair(float low, float high)
 {
@@ -178,26 +145,14 @@ __device__ __forceinline__ void store_h(const shared<S> *s, const gemm &g, const
 	}
 }
 
-/* Through shared memory, so that stores are wide. */
 template <class S, bool UP>
-__device__ __forceinline__ void store(
-	shared<S> *s, const gemm &g, const kn_cuda_tile &t, const struct kn_cuda_view &view, const accumulators<S> &acc)
+__device__ __forceinline__ void store(shared<S> *s, const gemm &g, const kn_cuda_tile &t,
+	const struct kn_cuda_view &view, const kn_mma_accumulators<S> &acc)
 {
-	constexpr int COLUMNS = S::panels * outputs<UP>::columns;
-	const int lane = static_cast<int>(threadIdx.x) % 32;
+	constexpr int COLUMNS = S::panels * kn_mma_outputs<UP>::columns;
 	const size_t first_column = blockIdx.y * static_cast<size_t>(COLUMNS);
 
-#pragma unroll
-	for (int a = 0; a < S::across; a++)
-#pragma unroll
-		for (int d = 0; d < S::down; d++)
-#pragma unroll
-			for (int i = 0; i < 4 / outputs<UP>::weights; i++) {
-				const int column = weight_of<S>(a) / outputs<UP>::weights + lane / 4 + 8 * (i / 2);
-				s->y[row_of<S>(d, i)][column] =
-					finish<UP>(view, acc[a][d], first_column + static_cast<size_t>(column), i);
-			}
-	__syncthreads();
+	kn_mma_spread<S, UP>(s->y, view, acc, first_column);
 	if constexpr (UP)
 		store_h<S, COLUMNS>(s, g, t, first_column);
 	else if (g.out.y)
@@ -216,7 +171,7 @@ template <class S, bool UP> __global__ void __launch_bounds__(S::threads) kn_bf1
 	const struct kn_bf16_block *w =
 		static_cast<const struct kn_bf16_block *>(UP ? view.up : view.down) + panel * g.blocks;
 	const int panels = static_cast<int>(g.panels - panel < S::panels ? g.panels - panel : S::panels);
-	accumulators<S> acc = {};
+	kn_mma_accumulators<S> acc = {};
 
 	for (uint32_t r = threadIdx.x; r < S::rows; r += S::threads) {
 		const size_t pair = t.first + r;

@@ -16,6 +16,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+TILE = "kernels/cuda/mma_tile.h"
 FFN, SM90, F32, QUANTISE, ROWS, COMBINE = ("kernels/cuda/%s.cu" % name for name in ("ffn", "ffn_sm90", "ffn_f32", "quantise", "rows", "combine"))
 EXPERT, SLOTS, STAGING = ("kernels/cuda/%s.cc" % name for name in ("expert", "slots", "staging"))   # of the host: tested by test_cuda_memory
 OUT, WARP = "kernels/cuda/out.h", "kernels/cuda/quantise_warp.h"
@@ -26,8 +27,8 @@ MUTANTS = (
     ("no barrier after the rows", FFN, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
     ("no barrier before a stage", FFN, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();", "ptx_cp_async_wait<S::stages - 2>();"),
     ("no barrier before the stages are used for the way out", FFN, "ptx_cp_async_wait<0>();\n\t__syncthreads();", "ptx_cp_async_wait<0>();"),
-    ("no barrier on the way out", FFN, "acc[a][d], first_column + static_cast<size_t>(column), i);\n\t\t\t}\n\t__syncthreads();",
-     "acc[a][d], first_column + static_cast<size_t>(column), i);\n\t\t\t}"),
+    ("no barrier on the way out", TILE, "first_column + static_cast<size_t>(column), i);\n\t\t\t}\n\t__syncthreads();",
+     "first_column + static_cast<size_t>(column), i);\n\t\t\t}"),
     ("waits for a group too few", FFN, "ptx_cp_async_wait<S::stages - 2>()", "ptx_cp_async_wait<S::stages - 1>()"),
     ("a stage is fetched too early", FFN, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();\n\t\tif (next < g.groups)",
      "if (next < g.groups)"),
@@ -38,8 +39,8 @@ MUTANTS = (
     ("the order of chunks on the way in alone", FFN, "ptx_ldmatrix_x2(b, x + kn_int8_at(ROWS, first + lane % 8, 32 * step + lane / 8 % 2 * CHUNK_BYTES));",
      "ptx_ldmatrix_x2(b, x + step / 4 * ROWS * KN_HALF + (first + lane % 8) * KN_HALF + step % 4 * 32 + lane / 8 % 2 * CHUNK_BYTES);"),
     ("the weights of another panel", FFN, "p < panels ? p : 0", "p < panels ? 0 : 0"),
-    ("columns of an element change places", FFN, "outputs<UP>::weights + lane / 4 + 8 * (i / 2)", "outputs<UP>::weights + lane / 4 + 8 * (1 - i / 2)"),
-    ("rows of an element change places", FFN, "lane % 4 * 2 + i % 2", "lane % 4 * 2 + 1 - i % 2"),
+    ("columns of an element change places", TILE, "outputs<UP>::weights + lane / 4 + 8 * (i / 2)", "outputs<UP>::weights + lane / 4 + 8 * (1 - i / 2)"),
+    ("rows of an element change places", TILE, "lane % 4 * 2 + i % 2", "lane % 4 * 2 + 1 - i % 2"),
     ("the scale of another weight", FFN, "w->scales[first + lane / 4 + 8 * (i / 2)]", "w->scales[(first + lane / 4 + 8 * (i / 2)) ^ 1]"),
     ("scales one after the other", FFN, "fmaf(static_cast<float>(dot[d][i]), scale, acc[a][d][i])",
      "fmaf(static_cast<float>(dot[d][i]) * s->x_scales[row_of<S>(d, i)], w->scales[first + lane / 4 + 8 * (i / 2)], acc[a][d][i] + 0 * scale)"),
@@ -47,7 +48,7 @@ MUTANTS = (
     (AS_BF16 + "bytes change places in a alone", FFN, "two_bf16(a[1] >> shift)", "two_bf16(a[1] >> (16 - shift))"),
     (AS_BF16 + "the lower half twice", FFN, "half_step(d, a, b, 16);", "half_step(d, a, b, 0);"),
     (AS_BF16 + "without signs", FFN, "low = static_cast<int8_t>(bytes)", "low = static_cast<uint8_t>(bytes)"),
-    ("gate and up change places", FFN, "return kn_cuda_activate(view, g, u);", "return kn_cuda_activate(view, u, g);"),
+    ("gate and up change places", TILE, "return kn_cuda_activate(view, g, u);", "return kn_cuda_activate(view, u, g);"),
     ("one row too many goes out", OUT, "i < pairs * FOURS", "i < (pairs + 1) * FOURS"),
     ("rows that are not there are read", FFN, "s->row[r] = r >= t.rows ? -1 :", "s->row[r] = r > t.rows ? -1 :"),
     ("sums: one row too many", OUT, "i < pairs * COLUMNS", "i < (pairs + 1) * COLUMNS"),
@@ -161,7 +162,6 @@ MUTANTS += (
     ("bf16: no barrier after the rows", BF16, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
     ("bf16: no barrier before a stage", BF16, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();", "ptx_cp_async_wait<S::stages - 2>();"),
     ("bf16: no barrier before the stages are used for the way out", BF16, "ptx_cp_async_wait<0>();\n\t__syncthreads();", "ptx_cp_async_wait<0>();"),
-    ("bf16: no barrier on the way out", BF16, "static_cast<size_t>(column), i);\n\t\t\t}\n\t__syncthreads();", "static_cast<size_t>(column), i);\n\t\t\t}"),
     ("bf16: waits for a group too few", BF16, "ptx_cp_async_wait<S::stages - 2>()", "ptx_cp_async_wait<S::stages - 1>()"),
     ("bf16: steps of k from the last to the first", BF16, "for (int step = 0; step < STEPS; step++) {", "for (int step = STEPS; step-- > 0;) {"),
     ("bf16: blocks of k in an order of their own", BF16, "multiply<S>(&s->stages[block % S::stages], acc);", "if (block % 2 == 0) multiply<S>(&s->stages[block % S::stages], acc);"),
@@ -169,8 +169,7 @@ MUTANTS += (
     ("bf16: B: registers change places", BF16, "b0[1] = r[1], b1[0] = r[2]", "b0[1] = r[2], b1[0] = r[1]"),
     ("bf16: what is past h is read", BF16, "rows[r] >= 0 && k < g.k", "rows[r] >= 0"),
     ("bf16: rows are cut", BF16, "kn_bf16_of(low) |", "(__float_as_uint(low) >> 16) |"),
-    ("bf16: gate and up change places", BF16, "float g = acc[i], u = acc[(i + 2) % 4];", "float u = acc[i], g = acc[(i + 2) % 4];"),
-    ("bf16: the bias of the column beside", BF16, "g + view.gate_bias[column]", "g + view.gate_bias[column ^ 1]"),
+    ("the bias of the column beside", TILE, "g + view.gate_bias[column]", "g + view.gate_bias[column ^ 1]"),
     ("bf16: the last rows are left out", BF16, "if (row < rows)", "if (row + 1 < rows)"),
 )
 
