@@ -11,6 +11,7 @@ the checking one in two. The last column says what noticed it. Exit code 1: some
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ TILE = "kernels/cuda/mma_tile.h"
 FFN, SM90, F32, QUANTISE, ROWS, COMBINE = ("kernels/cuda/%s.cu" % name for name in ("ffn", "ffn_sm90", "ffn_f32", "quantise", "rows", "combine"))
 EXPERT, SLOTS, STAGING = ("kernels/cuda/%s.cc" % name for name in ("expert", "slots", "staging"))   # of the host: tested by test_cuda_memory
 OUT, WARP = "kernels/cuda/out.h", "kernels/cuda/quantise_warp.h"
-GPU = {FFN: "80"}   # which one runs the kernels of a file; else the one that the emulation has without being told
+GPU = {FFN: "80", QUANTISE: "80"}   # which one runs the kernels of a file; else the one that the emulation has without being told
 AS_BF16 = "as bf16: "   # how mutants begin of what 10.3 alone runs
 
 MUTANTS = (
@@ -174,6 +175,12 @@ MUTANTS += (
 )
 
 
+def included(source):
+    """The project's headers that a file includes, and those that they do."""
+    headers = set(re.findall(r'#include "(kernels/cuda/[^"]+)"', pathlib.Path(source).read_text()))
+    return headers.union(*(included(ROOT / header) for header in headers))
+
+
 class Build:
     """One of the two builds, with a file in another text."""
 
@@ -196,7 +203,7 @@ class Build:
         for source, entry in self.commands.items():
             if source == str(ROOT / file):
                 source = str(changed)
-            elif f'#include "{file}"' not in pathlib.Path(source).read_text():
+            elif file not in included(source):
                 continue
             made.append(folder / f"{pathlib.Path(source).name}.o")
             words = [word for word in entry["command"].split() if word not in ("ccache", "-Werror", "-Wall", "-Wextra")]
