@@ -215,27 +215,11 @@ template <class S, bool UP, class U> __global__ void __launch_bounds__(S::thread
 	const int panels = static_cast<int>(g.panels - panel < S::panels ? g.panels - panel : S::panels);
 	kn_mma_accumulators<S> acc = {};
 
-	for (uint32_t r = threadIdx.x; r < S::rows; r += S::threads) {
-		const size_t pair = t.first + r;
-		s->row[r] = r >= t.rows ? -1 : static_cast<int32_t>(g.row_index ? g.row_index[pair] : pair);
-	}
-	__syncthreads();
-
-	for (size_t i = 0; i < S::stages - 1; i++) {
-		if (i < g.groups)
-			fetch_stage<S>(&s->stages[i], g, w, panels, s->row, i);
-		ptx_cp_async_commit();
-	}
-	for (size_t group = 0; group < g.groups; group++) {
-		const size_t next = group + S::stages - 1;
-		ptx_cp_async_wait<S::stages - 2>();
-		__syncthreads();
-		if (next < g.groups)
-			fetch_stage<S>(&s->stages[next % S::stages], g, w, panels, s->row, next);
-		ptx_cp_async_commit();
-		multiply<S, U>(&s->stages[group % S::stages], acc);
-	}
-	ptx_cp_async_wait<0>();
+	kn_cuda_tile_rows<S>(s->row, t, g.row_index);
+	kn_cuda_each_stage<S>(
+		s->stages, g.groups,
+		[&](stage<S> *to, size_t group) { fetch_stage<S>(to, g, w, panels, s->row, group); },
+		[&](const stage<S> *from) { multiply<S, U>(from, acc); });
 	__syncthreads();
 	store<S, UP>(s, g, t, view, acc);
 }

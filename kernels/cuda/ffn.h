@@ -64,6 +64,41 @@ static __device__ __forceinline__ float kn_cuda_activate(const struct kn_cuda_vi
 	float z = g * 1.702f;
 	return (u + 1.0f) * (g / (1.0f + kn_exp_1(-z)));
 }
+
+/* Which row each row of the tile reads, negative past its last one; ends with a barrier. */
+template <class S>
+static __device__ __forceinline__ void kn_cuda_tile_rows(
+	int32_t (&row)[S::rows], const kn_cuda_tile &t, const uint32_t *row_index)
+{
+	for (uint32_t r = threadIdx.x; r < S::rows; r += S::threads) {
+		const size_t pair = t.first + r;
+		row[r] = r >= t.rows ? -1 : static_cast<int32_t>(row_index ? row_index[pair] : pair);
+	}
+	__syncthreads();
+}
+
+/* The stages of k in ascending order, of which S::stages - 1 are under way by cp.async while one is
+ * multiplied: fetch(stage, i), multiply(stage). The last one is not followed by a barrier. */
+template <class S, class Stage, class Fetch, class Multiply>
+static __device__ __forceinline__ void kn_cuda_each_stage(
+	Stage (&stages)[S::stages], size_t count, Fetch fetch, Multiply multiply)
+{
+	for (size_t i = 0; i < S::stages - 1; i++) {
+		if (i < count)
+			fetch(&stages[i], i);
+		ptx_cp_async_commit();
+	}
+	for (size_t i = 0; i < count; i++) {
+		const size_t next = i + S::stages - 1;
+		ptx_cp_async_wait<S::stages - 2>();
+		__syncthreads();
+		if (next < count)
+			fetch(&stages[next % S::stages], next);
+		ptx_cp_async_commit();
+		multiply(&stages[i % S::stages]);
+	}
+	ptx_cp_async_wait<0>();
+}
 #endif
 
 #endif

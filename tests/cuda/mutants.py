@@ -17,7 +17,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TILE = "kernels/cuda/mma_tile.h"
+STAGES, TILE = "kernels/cuda/ffn.h", "kernels/cuda/mma_tile.h"
 FFN, SM90, F32, QUANTISE, ROWS, COMBINE = ("kernels/cuda/%s.cu" % name for name in ("ffn", "ffn_sm90", "ffn_f32", "quantise", "rows", "combine"))
 EXPERT, SLOTS, STAGING = ("kernels/cuda/%s.cc" % name for name in ("expert", "slots", "staging"))   # of the host: tested by test_cuda_memory
 OUT, WARP = "kernels/cuda/out.h", "kernels/cuda/quantise_warp.h"
@@ -25,15 +25,15 @@ GPU = {FFN: "80", QUANTISE: "80"}   # which one runs the kernels of a file; else
 AS_BF16 = "as bf16: "   # how mutants begin of what 10.3 alone runs
 
 MUTANTS = (
-    ("no barrier after the rows", FFN, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
-    ("no barrier before a stage", FFN, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();", "ptx_cp_async_wait<S::stages - 2>();"),
-    ("no barrier before the stages are used for the way out", FFN, "ptx_cp_async_wait<0>();\n\t__syncthreads();", "ptx_cp_async_wait<0>();"),
+    ("no barrier after the rows", STAGES, "row_index[pair] : pair);\n\t}\n\t__syncthreads();", "row_index[pair] : pair);\n\t}"),
+    ("no barrier before a stage", STAGES, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();", "ptx_cp_async_wait<S::stages - 2>();"),
+    ("no barrier before the stages are used for the way out", FFN, "multiply<S, U>(from, acc); });\n\t__syncthreads();", "multiply<S, U>(from, acc); });"),
     ("no barrier on the way out", TILE, "first_column + static_cast<size_t>(column), i);\n\t\t\t}\n\t__syncthreads();",
      "first_column + static_cast<size_t>(column), i);\n\t\t\t}"),
-    ("waits for a group too few", FFN, "ptx_cp_async_wait<S::stages - 2>()", "ptx_cp_async_wait<S::stages - 1>()"),
-    ("a stage is fetched too early", FFN, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();\n\t\tif (next < g.groups)",
-     "if (next < g.groups)"),
-    ("a group is left out", FFN, "for (size_t group = 0; group < g.groups; group++) {", "for (size_t group = g.groups > 1; group < g.groups; group++) {"),
+    ("waits for a group too few", STAGES, "ptx_cp_async_wait<S::stages - 2>()", "ptx_cp_async_wait<S::stages - 1>()"),
+    ("a stage is fetched too early", STAGES, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();\n\t\tif (next < count)",
+     "if (next < count)"),
+    ("a group is left out", STAGES, "for (size_t i = 0; i < count; i++) {", "for (size_t i = count > 1; i < count; i++) {"),
     ("A: halves of k change places", FFN, "32 * step + lane / 16 * CHUNK_BYTES", "32 * step + (1 - lane / 16) * CHUNK_BYTES"),
     ("A: the same eight columns twice", FFN, "kn_int8_at(KN_PANEL_ROWS, first + lane % 16,", "kn_int8_at(KN_PANEL_ROWS, first + lane % 8,"),
     ("B: registers change places", FFN, "b0[1] = r[1], b1[0] = r[2]", "b0[1] = r[2], b1[0] = r[1]"),
@@ -51,7 +51,7 @@ MUTANTS = (
     (AS_BF16 + "without signs", FFN, "low = static_cast<int8_t>(bytes)", "low = static_cast<uint8_t>(bytes)"),
     ("gate and up change places", TILE, "return kn_cuda_activate(view, g, u);", "return kn_cuda_activate(view, u, g);"),
     ("one row too many goes out", OUT, "i < pairs * FOURS", "i < (pairs + 1) * FOURS"),
-    ("rows that are not there are read", FFN, "s->row[r] = r >= t.rows ? -1 :", "s->row[r] = r > t.rows ? -1 :"),
+    ("rows that are not there are read", STAGES, "row[r] = r >= t.rows ? -1 :", "row[r] = r > t.rows ? -1 :"),
     ("sums: one row too many", OUT, "i < pairs * COLUMNS", "i < (pairs + 1) * COLUMNS"),
     ("sums: of the first columns", OUT, "column + i % COLUMNS, tile", "i % COLUMNS, tile"),
     ("sums: of another pair", OUT, "kn_cuda_add(out, first_pair + i / COLUMNS,", "kn_cuda_add(out, i / COLUMNS,"),
@@ -68,17 +68,11 @@ MUTANTS = (
     ("sums: the last pair poisons", OUT, "atomicMin(&out.poison[row], pair);", "out.poison[row] = pair;"),
     ("sums: nothing poisons", OUT, "atomicMin(&out.poison[row], pair);", ";"),
     ("tiles of many rows are forgotten", FFN, "launch<kn_down_many, false>(q, down, p.many, p.many_count);", ""),
-    ("f32: no barrier after the rows", F32, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
-    ("f32: no barrier before a stage", F32, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();", "ptx_cp_async_wait<S::stages - 2>();"),
-    ("f32: waits for a stage too few", F32, "ptx_cp_async_wait<S::stages - 2>()", "ptx_cp_async_wait<S::stages - 1>()"),
-    ("f32: a stage is fetched too early", F32, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();\n\t\tif (next < g.blocks)", "if (next < g.blocks)"),
-    ("f32: a block is left out", F32, "for (size_t step = 0; step < g.blocks; step++) {", "for (size_t step = g.blocks > 1; step < g.blocks; step++) {"),
     ("f32: k in another order", F32, "for (int i = 0; i < 4; i++)\n#pragma unroll\n\t\t\tfor (int half", "for (int i = 3; i >= 0; i--)\n#pragma unroll\n\t\t\tfor (int half"),
     ("f32: rounded before it is added", F32, "fmaf(x[r].v[i], wide, acc[r][half][c])", "x[r].v[i] * wide + acc[r][half][c]"),
     ("f32: gate and up change places", F32, "kn_cuda_activate(view, g, u)", "kn_cuda_activate(view, u, g)"),
     ("f32: columns of y side by side", F32, "c / 8 * 16 + c % 8", "c"),
     ("f32: one row too many goes out", F32, "if (row >= t.rows)", "if (row > t.rows)"),
-    ("f32: rows that are not there are read", F32, "s->row[r] = r >= t.rows ? -1 :", "s->row[r] = r > t.rows ? -1 :"),
     ("f32: a panel that is not there goes out", F32, "if (panel_of<S>() < panels)", "if (true)"),
     ("f32: the weights of another panel", F32, "(p < panels ? p : 0)", "(p < panels ? 0 : 0)"),
     ("f32: tiles of many rows are forgotten", F32, "launch<kn_f32_many, T, UP>(q, g, p.many, p.many_count);", ""),
@@ -160,12 +154,9 @@ MUTANTS = (
 )
 BF16 = "kernels/cuda/ffn_bf16_sm90.cu"
 MUTANTS += (
-    ("bf16: no barrier after the rows", BF16, "g.row_index[pair] : pair);\n\t}\n\t__syncthreads();", "g.row_index[pair] : pair);\n\t}"),
-    ("bf16: no barrier before a stage", BF16, "ptx_cp_async_wait<S::stages - 2>();\n\t\t__syncthreads();", "ptx_cp_async_wait<S::stages - 2>();"),
-    ("bf16: no barrier before the stages are used for the way out", BF16, "ptx_cp_async_wait<0>();\n\t__syncthreads();", "ptx_cp_async_wait<0>();"),
-    ("bf16: waits for a group too few", BF16, "ptx_cp_async_wait<S::stages - 2>()", "ptx_cp_async_wait<S::stages - 1>()"),
+    ("bf16: no barrier before the stages are used for the way out", BF16, "multiply<S>(from, acc); });\n\t__syncthreads();", "multiply<S>(from, acc); });"),
     ("bf16: steps of k from the last to the first", BF16, "for (int step = 0; step < STEPS; step++) {", "for (int step = STEPS; step-- > 0;) {"),
-    ("bf16: blocks of k in an order of their own", BF16, "multiply<S>(&s->stages[block % S::stages], acc);", "if (block % 2 == 0) multiply<S>(&s->stages[block % S::stages], acc);"),
+    ("stages of k in an order of their own", STAGES, "multiply(&stages[i % S::stages]);", "if (i % 2 == 0) multiply(&stages[i % S::stages]);"),
     ("bf16: A: halves of k change places", BF16, "KN_SM90_BLOCK * step + lane / 16 * CHUNK", "KN_SM90_BLOCK * step + (1 - lane / 16) * CHUNK"),
     ("bf16: B: registers change places", BF16, "b0[1] = r[1], b1[0] = r[2]", "b0[1] = r[2], b1[0] = r[1]"),
     ("bf16: what is past h is read", BF16, "rows[r] >= 0 && k < g.k", "rows[r] >= 0"),
