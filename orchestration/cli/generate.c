@@ -82,8 +82,10 @@ static bool on_response(void *context, const Cadre__V1__GenerateResponse *respon
 {
 	struct progress *progress = context;
 	progress->status = cl_result_add(&progress->result, response, &progress->error);
-	if (progress->print && response->text[0]) {
-		fputs(response->text, stdout);
+	size_t size;
+	const char *text = cl_response_text(response, &size);
+	if (progress->print && size > 0) {
+		fwrite(text, 1, size, stdout);
 		if (fflush(stdout) != 0)
 			return false; /* the reader has gone; main says so */
 		progress->printed = true;

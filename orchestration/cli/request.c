@@ -54,6 +54,8 @@ static enum cad_status string_member(const json_t *json, const char *key, char *
 		return CAD_OK;
 	if (!json_is_string(member))
 		return cad_error_set(error, CAD_ERR_CORRUPT, "request: \"%s\" is not a string", key);
+	if (strlen(json_string_value(member)) != json_string_length(member))
+		return cad_error_set(error, CAD_ERR_CORRUPT, "request: \"%s\" has U+0000, which no request may", key);
 	*text = strdup(json_string_value(member));
 	return *text ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "out of memory for a request");
 }
@@ -244,9 +246,18 @@ void cl_result_fini(struct cl_result *result)
 	json_decref(result->routing);
 }
 
-static enum cad_status text_add(struct cad_text *text, const char *piece, struct cad_error *error)
+/* Routers of version 0.2.0 do not send the bytes. */
+const char *cl_response_text(const Cadre__V1__GenerateResponse *response, size_t *size)
 {
-	size_t bytes = strlen(piece);
+	*size = response->text_bytes.len;
+	if (*size > 0)
+		return (const char *)response->text_bytes.data;
+	*size = strlen(response->text);
+	return response->text;
+}
+
+static enum cad_status text_add(struct cad_text *text, const char *piece, size_t bytes, struct cad_error *error)
+{
 	if (text->size + bytes + 1 > text->capacity) {
 		size_t capacity = 2 * text->capacity + bytes + 256;
 		char *grown = realloc(text->bytes, capacity);
@@ -256,8 +267,9 @@ static enum cad_status text_add(struct cad_text *text, const char *piece, struct
 		text->capacity = capacity;
 	}
 
-	memcpy(text->bytes + text->size, piece, bytes + 1);
+	memcpy(text->bytes + text->size, piece, bytes);
 	text->size += bytes;
+	text->bytes[text->size] = 0;
 	return CAD_OK;
 }
 
@@ -301,8 +313,10 @@ enum cad_status cl_result_add(
 	enum cad_status status = CAD_OK;
 	for (size_t i = 0; status == CAD_OK && i < response->n_token_ids; i++)
 		status = ids_add(&result->ids, response->token_ids[i], error);
+	size_t size;
+	const char *text = cl_response_text(response, &size);
 	if (status == CAD_OK)
-		status = text_add(&result->text, response->text, error);
+		status = text_add(&result->text, text, size, error);
 	if (status == CAD_OK)
 		status = routing_add(result, response, error);
 	if (status != CAD_OK || response->finish_reason == CADRE__V1__FINISH_REASON__FINISH_REASON_UNSPECIFIED)
@@ -350,20 +364,20 @@ const char *cl_finish_name(Cadre__V1__FinishReason reason)
 json_t *cl_result_to_json(const struct cl_result *result, const struct cl_request *request, const char *where)
 {
 	json_t *json = json_pack(
-		"{s:o, s:s, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:s, s:f, s:I, s:I}, s:{s:s, s:I, s:I}, s:s, s:I, s:I, s:o}",
+		"{s:o, s:s%, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:s, s:f, s:I, s:I}, s:{s:s, s:I, s:I}, s:s, s:I, s:I, s:o}",
 		"token_ids", ids_to_json(&result->ids), "text", result->text.bytes ? result->text.bytes : "",
-		"finish_reason", cl_finish_name(result->finish_reason), "digest", result->digest, "settings",
-		result->settings, "usage", "prompt_tokens", (json_int_t)result->prompt_tokens, "generated_tokens",
-		(json_int_t)result->generated_tokens, "first_token_us", (json_int_t)result->first_token_us, "total_us",
-		(json_int_t)result->total_us, "nodes_touched", (json_int_t)result->nodes_touched, "routed_rows",
-		(json_int_t)result->routed_rows, "bytes_sent", (json_int_t)result->bytes_sent, "bytes_received",
-		(json_int_t)result->bytes_received, "calls_hedged", (json_int_t)result->calls_hedged, "hedges_won",
-		(json_int_t)result->hedges_won, "rows_diverted", (json_int_t)result->rows_diverted, "capacity",
-		"policy", result->policy, "factor", result->factor, "dropped", (json_int_t)result->dropped, "spilled",
-		(json_int_t)result->spilled, "absent", "policy", result->absent_policy, "slots",
-		(json_int_t)result->absent_slots, "rows", (json_int_t)result->absent_rows, "computed_by", where,
-		"resumed", (json_int_t)result->resumed, "resume_gap_us", (json_int_t)result->gap_us, "request",
-		cl_request_to_json(request));
+		result->text.size, "finish_reason", cl_finish_name(result->finish_reason), "digest", result->digest,
+		"settings", result->settings, "usage", "prompt_tokens", (json_int_t)result->prompt_tokens,
+		"generated_tokens", (json_int_t)result->generated_tokens, "first_token_us",
+		(json_int_t)result->first_token_us, "total_us", (json_int_t)result->total_us, "nodes_touched",
+		(json_int_t)result->nodes_touched, "routed_rows", (json_int_t)result->routed_rows, "bytes_sent",
+		(json_int_t)result->bytes_sent, "bytes_received", (json_int_t)result->bytes_received, "calls_hedged",
+		(json_int_t)result->calls_hedged, "hedges_won", (json_int_t)result->hedges_won, "rows_diverted",
+		(json_int_t)result->rows_diverted, "capacity", "policy", result->policy, "factor", result->factor,
+		"dropped", (json_int_t)result->dropped, "spilled", (json_int_t)result->spilled, "absent", "policy",
+		result->absent_policy, "slots", (json_int_t)result->absent_slots, "rows",
+		(json_int_t)result->absent_rows, "computed_by", where, "resumed", (json_int_t)result->resumed,
+		"resume_gap_us", (json_int_t)result->gap_us, "request", cl_request_to_json(request));
 	if (json && result->routing && json_object_set(json, "routing", result->routing) != 0) {
 		json_decref(json);
 		return NULL;

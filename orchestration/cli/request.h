@@ -60,6 +60,8 @@ struct cl_result {
 	uint64_t absent_slots, absent_rows;
 	uint64_t resumed, gap_us; /* struct cl_run_report; the caller's to fill */
 };
+/* The text of a message as it is, U+0000 included. */
+const char *cl_response_text(const Cadre__V1__GenerateResponse *response, size_t *size);
 void cl_result_fini(struct cl_result *result);
 /* Adds one message of the stream. */
 CAD_MUST_USE enum cad_status cl_result_add(

@@ -82,7 +82,12 @@ static void take_token(struct generation *generation, const struct rt_event *eve
 	bool stopped = false;
 	enum cad_status status =
 		rt_answer_token(&generation->answer, event->token, event->is_text, &text, &stopped, generation->error);
-	struct rt_piece piece = { .ids = &event->token, .ids_count = 1, .text = text.size > 0 ? text.bytes : NULL };
+	struct rt_piece piece = {
+		.ids = &event->token,
+		.ids_count = 1,
+		.text = text.size > 0 ? text.bytes : NULL,
+		.text_size = text.size,
+	};
 	struct rt_end end = end_of(event, true);
 
 	if (status != CAD_OK)
@@ -97,7 +102,7 @@ static void take_end(struct generation *generation, const struct rt_event *event
 	struct cad_text text = { 0 };
 	bool stopped = false;
 	enum cad_status status = rt_answer_end(&generation->answer, &text, &stopped, generation->error);
-	struct rt_piece piece = { .text = text.size > 0 ? text.bytes : NULL };
+	struct rt_piece piece = { .text = text.size > 0 ? text.bytes : NULL, .text_size = text.size };
 	struct rt_end end = end_of(event, stopped);
 
 	if (status != CAD_OK)

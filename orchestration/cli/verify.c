@@ -62,8 +62,8 @@ static bool on_response(void *context, const Cadre__V1__GenerateResponse *respon
 static enum cad_status read_answer(const char *path, json_t **answer, struct cad_error *error)
 {
 	json_error_t json_error;
-	json_t *read =
-		strcmp(path, "-") == 0 ? json_loadf(stdin, 0, &json_error) : json_load_file(path, 0, &json_error);
+	json_t *read = strcmp(path, "-") == 0 ? json_loadf(stdin, JSON_ALLOW_NUL, &json_error)
+					      : json_load_file(path, JSON_ALLOW_NUL, &json_error);
 
 	/* "unable to open PATH: why" */
 	if (!read && json_error.line < 1)

@@ -27,7 +27,6 @@ static enum cad_status add(struct rt_answer *answer, struct cad_text *piece, boo
 	bool *stopped, struct cad_error *error)
 {
 	bool found = false;
-	rt_text_clean(piece);
 	enum cad_status status = rt_stop_text_add(&answer->stop, piece->bytes, piece->size, text, &found);
 	if (status == CAD_OK && last && !found)
 		status = rt_stop_text_flush(&answer->stop, text);

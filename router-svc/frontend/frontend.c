@@ -94,6 +94,7 @@ struct text_job {
 	/* results of `compute` */
 	struct cad_ids ids;
 	struct cad_text text;
+	char *shown; /* the text, as a string of a message */
 	struct rt_request request;
 	struct rt_answer answer;
 	enum cad_status status;
@@ -123,6 +124,7 @@ static void text_answer(struct text_job *job)
 	}
 	cad_ids_fini(&job->ids);
 	cad_text_fini(&job->text);
+	free(job->shown);
 	rt_answer_fini(&job->answer);
 }
 
@@ -255,14 +257,22 @@ static void detokenize_compute(struct text_job *job)
 	if (has_tokenizer(job))
 		job->status = cad_tokenizer_decode(job->frontend->tokenizer, request->ids, request->n_ids,
 			!request->keep_special, &job->text, &job->error);
+	if (job->status != CAD_OK)
+		return;
+
+	job->shown = malloc(rt_text_shown_bytes(job->text.bytes, job->text.size));
+	if (job->shown)
+		rt_text_show(job->text.bytes, job->text.size, job->shown);
+	else
+		job->status = cad_error_set(&job->error, CAD_ERR_MEMORY, "out of memory for the text");
 }
 
 static void detokenize_answer(struct text_job *job)
 {
 	Cadre__V1__DetokenizeResponse response = CADRE__V1__DETOKENIZE_RESPONSE__INIT;
-	rt_text_clean(&job->text);
-	if (job->text.size > 0)
-		response.text = job->text.bytes;
+	response.text = job->shown;
+	response.text_bytes.data = (uint8_t *)job->text.bytes;
+	response.text_bytes.len = job->text.size;
 	cad_rpc_call_reply(job->call, &response.base);
 }
 

@@ -2,6 +2,7 @@
 #include "router-svc/frontend/message.h"
 
 #include "common/base/digest.h"
+#include "router-svc/frontend/stop_text.h"
 
 static void *array(struct cad_rpc_arena *arena, size_t count, size_t size)
 {
@@ -72,14 +73,31 @@ static enum cad_status routing_write(
 	return CAD_OK;
 }
 
+static enum cad_status text_write(
+	const struct rt_piece *piece, struct cad_rpc_arena *arena, Cadre__V1__GenerateResponse *message)
+{
+	size_t bytes = rt_text_shown_bytes(piece->text, piece->text_size);
+	message->text = (char *)(uintptr_t)piece->text;
+	message->text_bytes.data = (uint8_t *)(uintptr_t)piece->text;
+	message->text_bytes.len = piece->text_size;
+	if (bytes == piece->text_size + 1)
+		return CAD_OK;
+
+	message->text = array(arena, bytes, 1);
+	if (!message->text)
+		return CAD_ERR_EXHAUSTED;
+	rt_text_show(piece->text, piece->text_size, message->text);
+	return CAD_OK;
+}
+
 enum cad_status rt_message_piece(const struct rt_piece *piece, struct cad_rpc_arena *arena,
 	Cadre__V1__GenerateResponse *message, struct cad_error *error)
 {
 	cadre__v1__generate_response__init(message);
 	message->token_ids = (int32_t *)(uintptr_t)piece->ids;
 	message->n_token_ids = piece->ids_count;
-	if (piece->text)
-		message->text = (char *)(uintptr_t)piece->text;
+	if (piece->text && text_write(piece, arena, message) != CAD_OK)
+		return cad_error_set(error, CAD_ERR_EXHAUSTED, "no memory for the text of the answer");
 	if (piece->routing && routing_write(piece, arena, message) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_EXHAUSTED, "no memory for the routing of the answer");
 	if (!piece->digest)

@@ -12,7 +12,7 @@
 #include "router-svc/moe/policies.h"
 
 /* `message` points into the piece and the arena. CAD_ERR_EXHAUSTED and a sentence: the arena is too
- * small for the routing. A dropped slot is left out. */
+ * small for the routing, or for a text with U+0000. A dropped slot is left out. */
 CAD_MUST_USE enum cad_status rt_message_piece(const struct rt_piece *piece, struct cad_rpc_arena *arena,
 	Cadre__V1__GenerateResponse *message, struct cad_error *error);
 

@@ -21,7 +21,8 @@ struct rt_piece {
 	const int32_t *ids; /* [ids_count] */
 	size_t ids_count;
 	const uint8_t *digest; /* [16] after the ids; NULL: no ids, or the end has it */
-	const char *text;      /* terminated; NULL: none is certain yet */
+	const char *text;      /* [text_size], and terminated; NULL: none is certain yet */
+	size_t text_size;
 	/* rows routing_first .. routing_first + routing_rows - 1 of a copy; NULL: none */
 	const struct rt_routing *routing;
 	uint32_t routing_first, routing_rows;

@@ -23,16 +23,27 @@ enum cad_status rt_text_append(struct cad_text *text, const char *bytes, size_t 
 	return CAD_OK;
 }
 
-void rt_text_clean(struct cad_text *text)
-{
-	size_t kept = 0;
+static const char INSTEAD[] = "\xef\xbf\xbd"; /* of U+0000: U+FFFD */
 
-	for (size_t i = 0; i < text->size; i++)
-		if (text->bytes[i] != 0)
-			text->bytes[kept++] = text->bytes[i];
-	if (text->size > 0)
-		text->bytes[kept] = 0;
-	text->size = kept;
+size_t rt_text_shown_bytes(const char *text, size_t size)
+{
+	size_t bytes = size + 1;
+	for (size_t i = 0; i < size; i++)
+		bytes += text[i] == 0 ? sizeof INSTEAD - 2 : 0;
+	return bytes;
+}
+
+void rt_text_show(const char *text, size_t size, char *shown)
+{
+	for (size_t i = 0; i < size; i++) {
+		if (text[i] != 0) {
+			*shown++ = text[i];
+			continue;
+		}
+		memcpy(shown, INSTEAD, sizeof INSTEAD - 1);
+		shown += sizeof INSTEAD - 1;
+	}
+	*shown = 0;
 }
 
 enum cad_status rt_stop_text_init(struct rt_stop_text *stop, char *const *strings, size_t count)
@@ -76,8 +87,9 @@ static size_t first_match(const struct rt_stop_text *stop)
 
 static bool may_begin_here(const struct rt_stop_text *stop, size_t at)
 {
+	size_t left = stop->held.size - at;
 	for (size_t i = 0; i < stop->count; i++)
-		if (strncmp(stop->strings[i], stop->held.bytes + at, stop->held.size - at) == 0)
+		if (strlen(stop->strings[i]) >= left && memcmp(stop->strings[i], stop->held.bytes + at, left) == 0)
 			return true;
 	return false;
 }

@@ -18,8 +18,10 @@ struct rt_stop_text {
 /* Appends bytes, keeping a terminator after them. CAD_ERR_MEMORY. */
 CAD_MUST_USE enum cad_status rt_text_append(struct cad_text *text, const char *bytes, size_t size);
 
-/* Takes U+0000 out, behind which nothing of a message's text would be seen. */
-void rt_text_clean(struct cad_text *text);
+/* What a string of a message shows of a text: U+FFFD stands for each U+0000, where it would end.
+ * Bytes that this takes, the terminator included; and the text itself. */
+size_t rt_text_shown_bytes(const char *text, size_t size);
+void rt_text_show(const char *text, size_t size, char *shown);
 
 /* Copies the strings, none of which is empty; with count 0 everything passes. */
 CAD_MUST_USE enum cad_status rt_stop_text_init(struct rt_stop_text *stop, char *const *strings, size_t count);

@@ -311,6 +311,7 @@ static enum cad_status draft_send(
 	piece->ids = draft->ids;
 	piece->digest = piece->ids_count > 0 && !draft->last ? draft->digest : NULL;
 	piece->text = draft->text.size > 0 ? draft->text.bytes : NULL;
+	piece->text_size = draft->text.size;
 	*something = draft->last || piece->ids_count > 0 || piece->routing;
 
 	if (draft->last)

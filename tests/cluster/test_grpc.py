@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gRPC face of a router, through reflection alone."""
+import json
 import threading
 import time
 
@@ -56,6 +57,14 @@ def test_text_prompt_equals_its_tokens(router):
     assert by_text.digest == by_tokens.digest
     text = server.method('cadre.v1.Inference', 'Detokenize')(server.message('cadre.v1.DetokenizeRequest', ids=by_text.tokens)).text
     assert by_text.text == text
+
+
+def test_text_with_a_zero(router):
+    server = router.server
+    vocab = json.loads((MODEL / 'tokenizer.json').read_text())['model']['vocab']
+    ids = [vocab[token] for token in 'a\u0100b']  # U+0100 is the byte 0 of byte-level vocabularies
+    answer = server.method('cadre.v1.Inference', 'Detokenize')(server.message('cadre.v1.DetokenizeRequest', ids=ids))
+    assert answer.text == 'a\ufffdb' and answer.text_bytes == b'a\0b'
 
 
 def test_routing_on_request(router, cluster):

@@ -263,6 +263,10 @@ static void answer_message(struct rpc_result *result, const ProtobufCMessage *me
 	answer->ids_count += response->n_token_ids;
 	assert_true(strlen(answer->text) + strlen(response->text) < sizeof answer->text);
 	strcat(answer->text, response->text);
+	assert_true(answer->bytes_count + response->text_bytes.len <= sizeof answer->bytes);
+	if (response->text_bytes.len > 0)
+		memcpy(answer->bytes + answer->bytes_count, response->text_bytes.data, response->text_bytes.len);
+	answer->bytes_count += response->text_bytes.len;
 	answer_routing(answer, response);
 
 	if (response->finish_reason) {

@@ -84,7 +84,8 @@ struct fake_answer {
 	struct rpc_result result;
 	int32_t ids[2000];
 	size_t ids_count;
-	char text[20000];
+	char text[20000], bytes[20000]; /* `text` and `text_bytes` of all messages */
+	size_t bytes_count;
 	bool finished, something, first;
 	Cadre__V1__FinishReason reason;
 	char digest[40], digest_so_far[40], fingerprint[100], policy[16];

@@ -14,7 +14,7 @@
 
 static enum cad_status parse(const char *json, struct cl_request *request, struct cad_error *error)
 {
-	json_t *parsed = json_loads(json, 0, NULL);
+	json_t *parsed = json_loads(json, JSON_ALLOW_NUL, NULL);
 	assert_non_null(parsed);
 	enum cad_status status = cl_request_from_json(parsed, request, error);
 	json_decref(parsed);
@@ -95,6 +95,7 @@ static void wrong_requests_name_the_member(void **state)
 		{ "{\"text\": \"a\", \"temperature\": \"hot\"}", "\"temperature\" is not a number" },
 		{ "{\"tokens\": [1, \"b\"]}", "tokens[1] is not a token id" },
 		{ "{\"tokens\": [1, -2]}", "tokens[1] is not a token id" },
+		{ "{\"text\": \"a\\u0000b\"}", "\"text\" has U+0000" },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct cl_request request;
@@ -182,6 +183,31 @@ static void result_adds_up_messages(void **state)
 	cl_result_fini(&result);
 }
 
+/* The text is what the bytes say, U+0000 included; a router that does not send them has only the
+ * string. */
+static void a_zero_is_kept(void **state)
+{
+	(void)state;
+	struct cl_result result = { 0 };
+	struct cad_error error;
+	Cadre__V1__GenerateResponse response = CADRE__V1__GENERATE_RESPONSE__INIT;
+	response.text = "a\xef\xbf\xbd";
+	response.text_bytes.data = (uint8_t *)"a\0";
+	response.text_bytes.len = 2;
+	must(cl_result_add(&result, &response, &error), &error);
+	response.text = "b";
+	response.text_bytes.len = 0;
+	must(cl_result_add(&result, &response, &error), &error);
+	assert_int_equal(result.text.size, 3);
+	assert_memory_equal(result.text.bytes, "a\0b", 4);
+	json_t *json = cl_result_to_json(&result, &(struct cl_request){ .text = "p" }, "here");
+	char *text = json_dumps(json, JSON_COMPACT);
+	assert_non_null(strstr(text, "\"text\":\"a\\u0000b\""));
+	free(text);
+	json_decref(json);
+	cl_result_fini(&result);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -190,6 +216,7 @@ int main(void)
 		cmocka_unit_test(wrong_requests_name_the_member),
 		cmocka_unit_test(message_borrows_from_the_request),
 		cmocka_unit_test(result_adds_up_messages),
+		cmocka_unit_test(a_zero_is_kept),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -214,6 +214,8 @@ static void an_answer(void **state)
 	struct cad_text whole = { 0 };
 	must(cad_tokenizer_decode(fake_tokenizer, ids.ids, ids.count, true, &whole, &error), &error);
 	assert_string_equal(answer.text, whole.bytes);
+	assert_int_equal(answer.bytes_count, whole.size);
+	assert_memory_equal(answer.bytes, whole.bytes, whole.size);
 	assert_memory_equal(answer.ids, ids.ids, ids.count * sizeof *ids.ids);
 	assert_true(answer.finished);
 	assert_int_equal(answer.reason, CADRE__V1__FINISH_REASON__FINISH_REASON_LENGTH);
@@ -380,7 +382,67 @@ static void tokens_of(struct rpc_result *result, const ProtobufCMessage *message
 
 static void text_of(struct rpc_result *result, const ProtobufCMessage *message)
 {
-	strcpy(result->user, ((const Cadre__V1__DetokenizeResponse *)message)->text);
+	const Cadre__V1__DetokenizeResponse *response = (const Cadre__V1__DetokenizeResponse *)message;
+	strcpy(result->user, response->text);
+	assert_int_equal(response->text_bytes.len, strlen(response->text));
+	assert_memory_equal(response->text_bytes.data, response->text, response->text_bytes.len);
+}
+
+struct zero_text {
+	char text[100], bytes[100];
+	size_t bytes_count;
+};
+
+static void zero_text_of(struct rpc_result *result, const ProtobufCMessage *message)
+{
+	const Cadre__V1__DetokenizeResponse *response = (const Cadre__V1__DetokenizeResponse *)message;
+	struct zero_text *text = result->user;
+	strcpy(text->text, response->text);
+	text->bytes_count = response->text_bytes.len;
+	memcpy(text->bytes, response->text_bytes.data, text->bytes_count);
+}
+
+/* U+0000 of the model's vocabulary: strings of messages end there, so U+FFFD stands for it, and the
+ * bytes tell what was meant. */
+static void a_zero_in_the_text(void **state)
+{
+	(void)state;
+	enum { ZERO = 3 }; /* the token <0x00> */
+	static const int32_t zero = ZERO;
+	struct fake_router router;
+	struct fake_answer answer;
+	struct cad_ids ids;
+	Cadre__V1__GenerateRequest request;
+	fake_router_open(&router);
+	fake_request_of_text(&request, "x");
+	fake_ids_of("one two", &ids);
+	struct fake_request *engine = fake_admitted(&router, &request, NULL, &answer);
+
+	for (size_t i = 0; i < ids.count; i++)
+		fake_token(engine, ids.ids[i]);
+	fake_token(engine, zero);
+	fake_token(engine, zero);
+	for (size_t i = 0; i < ids.count; i++)
+		fake_token(engine, ids.ids[i]);
+	fake_finish(engine, RT_FINISH_LENGTH);
+	rpc_run_until(&router.rpc, &answer.result.done);
+	assert_int_equal(answer.result.code, CAD_RPC_OK);
+	assert_string_equal(answer.text, "one two\xef\xbf\xbd\xef\xbf\xbd one two");
+	assert_int_equal(answer.bytes_count, 17);
+	assert_memory_equal(answer.bytes, "one two\0\0 one two", 17);
+
+	Cadre__V1__DetokenizeRequest detokenize = CADRE__V1__DETOKENIZE_REQUEST__INIT;
+	struct zero_text text = { 0 };
+	detokenize.ids = answer.ids;
+	detokenize.n_ids = answer.ids_count;
+	struct rpc_result result = { .on_message = zero_text_of, .user = &text };
+	rpc_call(&router.rpc, "/cadre.v1.Inference/Detokenize", &detokenize.base,
+		&cadre__v1__detokenize_response__descriptor, NULL, &result);
+	assert_string_equal(text.text, answer.text);
+	assert_int_equal(text.bytes_count, 17);
+	assert_memory_equal(text.bytes, "one two\0\0 one two", 17);
+	cad_ids_fini(&ids);
+	fake_router_close(&router);
 }
 
 static void model_of(struct rpc_result *result, const ProtobufCMessage *message)
@@ -632,6 +694,7 @@ int main(void)
 		cmocka_unit_test(stop_ids_have_no_text),
 		cmocka_unit_test(nothing_is_held_back_at_the_end),
 		cmocka_unit_test(routing_is_returned),
+		cmocka_unit_test(a_zero_in_the_text),
 		cmocka_unit_test(other_methods),
 		cmocka_unit_test(long_texts),
 		cmocka_unit_test(without_a_tokenizer),

@@ -109,8 +109,33 @@ static void random_texts(void **state)
 	}
 }
 
+static void what_strings_show(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text;
+		size_t size;
+		const char *shown;
+	} table[] = { { "", 0, "" }, { "ab", 2, "ab" }, { "\0", 1, "\xef\xbf\xbd" },
+		{ "\0a\0\0b", 5,
+			"\xef\xbf\xbd"
+			"a\xef\xbf\xbd\xef\xbf\xbd"
+			"b" } };
+	for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+		char shown[32];
+		assert_int_equal(rt_text_shown_bytes(table[i].text, table[i].size), strlen(table[i].shown) + 1);
+		memset(shown, 'x', sizeof shown);
+		rt_text_show(table[i].text, table[i].size, shown);
+		assert_string_equal(shown, table[i].shown);
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(cases), cmocka_unit_test(random_texts) };
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(cases),
+		cmocka_unit_test(random_texts),
+		cmocka_unit_test(what_strings_show),
+	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
