@@ -176,10 +176,11 @@ static void *medium_alloc(struct kn_memory *memory, size_t bytes)
 		block = extent_alloc(extent, bytes);
 	if (!block) {
 		struct kn_extent *extent = extent_create(memory->extents);
-		if (extent) {
+		block = extent ? extent_alloc(extent, bytes) : NULL;
+		if (block)
 			memory->extents = extent;
-			block = extent_alloc(extent, bytes);
-		}
+		else if (extent) /* it is not there without a block */
+			extent_destroy(extent);
 	}
 	pthread_mutex_unlock(&memory->lock);
 

@@ -3,6 +3,7 @@
 #include "kernels/cpu/memory.h"
 
 #include "common/base/clock.h"
+#include "tests/support/failing_alloc.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -119,6 +120,29 @@ static size_t resident_bytes(uint8_t *const blocks[COUNT])
 	return bytes;
 }
 
+/* Neither of what could be taken of it, nor of what keeps account. */
+static void nothing_is_left_without_memory(void **state)
+{
+	(void)state;
+	if (!test_allocations_can_fail())
+		skip();
+	long n = 0;
+
+	for (bool failed = true; failed; n++) {
+		struct kn_memory memory;
+		kn_memory_init(&memory);
+		long live = test_allocations_live();
+		test_fail_allocation(n);
+		void *block = kn_memory_alloc(&memory, MB);
+		failed = test_fail_allocation_end();
+		assert_int_equal(block == NULL, failed);
+		kn_memory_free(&memory, block, MB);
+		assert_int_equal(test_allocations_live(), live);
+		kn_memory_fini(&memory);
+	}
+	assert_true(n > 3);
+}
+
 /* Matrices of 1.2 huge pages: side by side they take what they are, and freed ones nothing, though
  * others are between them. */
 static void odd_sizes_waste_little(void **state)
@@ -150,6 +174,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(blocks_of_every_size),
 		cmocka_unit_test(blocks_of_several_threads),
+		cmocka_unit_test(nothing_is_left_without_memory),
 		cmocka_unit_test(odd_sizes_waste_little),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
