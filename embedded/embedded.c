@@ -213,10 +213,10 @@ static enum cad_status open_devices(struct em_embedded *em, const struct em_opti
 	enum cad_status status = kn_device_open(&cpu, &em->device, error);
 	if (status != CAD_OK)
 		return status;
+	em->experts_device = em->device; /* as long as there is no other: the way out goes by both */
 	if (em->device->ops->queue_create(em->device, threads, &em->queue) != CAD_OK)
 		return cad_error_set(error, CAD_ERR_MEMORY, "cannot start %u compute threads", threads);
 
-	em->experts_device = em->device;
 	em->experts_queue = em->queue;
 	if (options->experts.kind == KN_DEVICE_CPU)
 		return CAD_OK;

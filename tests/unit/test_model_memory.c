@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening, describing and writing models while allocations fail, one after the other: an answer
- * every time, and nothing left behind. */
+/* Opening, describing and writing models, and the embedded form of one, while allocations fail, one
+ * after the other: an answer every time, and nothing left behind. */
 #include "common/model/inspect.h"
 #include "common/model/safetensors.h"
+#include "embedded/embedded.h"
 #include "tests/support/failing_alloc.h"
 
 #include <jansson.h>
@@ -89,6 +90,20 @@ static enum cad_status open_single(struct cad_error *error)
 	return status;
 }
 
+static enum cad_status embed(struct cad_error *error)
+{
+	const struct em_options options = {
+		.model = GOLDEN "olmoe-a/model",
+		.threads = 1,
+		.router = { .kv_bytes = 1 << 20 },
+	};
+	struct em_embedded *embedded;
+	enum cad_status status = em_create(&options, &embedded, error);
+	if (status == CAD_OK)
+		em_destroy(embedded);
+	return status;
+}
+
 static struct cad_model *opened;
 static FILE *sink;
 
@@ -125,6 +140,13 @@ static void opening_one_file(void **state)
 	until_clean_without_json(open_single);
 }
 
+static void embedding(void **state)
+{
+	(void)state;
+	assert_int_equal(embed(NULL), CAD_OK); /* threads that have ended leave stacks for those that follow */
+	until_clean_without_json(embed);
+}
+
 static void describing(void **state)
 {
 	(void)state;
@@ -153,6 +175,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(opening_shards),
 		cmocka_unit_test(opening_one_file),
+		cmocka_unit_test(embedding),
 		cmocka_unit_test(describing),
 		cmocka_unit_test(writing),
 	};
