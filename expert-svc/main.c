@@ -604,7 +604,7 @@ int main(int argc, char **argv)
 	cad_log_info("expert", "serving", CAD_S("id", p->service.id), CAD_S("exchange", exchange),
 		CAD_S("http", cad_admin_address(p->service.admin)), CAD_S("device", p->device_info.name),
 		CAD_S("chip", p->device_info.chip), CAD_S("isa", p->device_info.isa),
-		CAD_U("threads", p->options.threads), CAD_U("memory_bytes", p->options.memory),
+		CAD_U("threads", p->options.threads), CAD_U("memory_bytes", p->memory.weights_bytes),
 		CAD_S("version", cad_version));
 	cad_rpc_reactor_run(p->reactor);
 	stop_serving(p);

@@ -34,6 +34,8 @@ def test_fast_nodes_are_given_more():
         assert [nodes[f'expert-{i}']['experts'] for i in range(3)] == [6, 6, 36]
         assert nodes['expert-1']['measured'] is None and nodes['expert-2']['measured'] is None
         assert all(node['expert_bytes'] > 0 for node in nodes.values())
+        for process in cluster.experts:   # without --memory: what was planned
+            assert f' memory_bytes={nodes[process.name]["memory_bytes"]} ' in lines_with(process, 'msg=serving')[0]
 
         measured = nodes['expert-0']['measured']
         assert all(measured[name] > 0 for name in ('read_bytes_per_second', 'multiply_adds_per_second', 'step_us'))
