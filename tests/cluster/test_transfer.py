@@ -42,7 +42,7 @@ def join_without_files(cluster, directory, options=()):
     return node
 
 
-@pytest.mark.parametrize('numerics', ['f32', 'bf16-sm90', 'int8', 'int4'])
+@pytest.mark.parametrize('numerics', ['f32', 'bf16', 'bf16-sm90', 'int8', 'int4'])
 def test_a_node_that_joins_gets_its_experts_from_others(numerics, tmp_path):
     with Cluster(MODEL, experts=2, placement_options=['--settle', '50ms', '--bytes-per-second', '0', '--numerics', numerics]) as cluster:
         before = answers(cluster)

@@ -306,8 +306,6 @@ static void planted_communities_are_found(void **state)
 	pl_synthetic_fini(&made);
 }
 
-/* Groups are nodes, and every token keeps to two groups: blocks are the best there is, and the plan
- * must not be worse. */
 /* A node that is eight times as fast gets about eight times the work, and what is measured of a plan
  * knows that. */
 static void fast_nodes_get_more_of_the_work(void **state)
@@ -371,6 +369,8 @@ static void nodes_of_equal_speed_are_planned_alike(void **state)
 	pl_trace_free(trace);
 }
 
+/* Groups are nodes, and every token keeps to two groups: blocks are the best there is, and the plan
+ * must not be worse. */
 static void blocks_stay_where_nothing_beats_them(void **state)
 {
 	(void)state;
