@@ -158,6 +158,14 @@ void pl_control_save_wishes(struct pl_control *control)
 	pl_control_commit(control);
 }
 
+/* What one takes there, for all that counts with it or shows it. */
+static void take_expert_bytes(struct pl_control *control, uint32_t slot, uint64_t bytes)
+{
+	control->registry.nodes[slot].expert_bytes = bytes;
+	pl_rollout_expert_bytes(control->rollout, slot, bytes);
+	pl_registry_compare(&control->registry, &control->options.work);
+}
+
 static enum cad_status join_expert(
 	struct pl_control *control, uint32_t slot, const struct pl_join *join, struct cad_error *error)
 {
@@ -167,8 +175,8 @@ static enum cad_status join_expert(
 	if (!held)
 		return cad_error_set(error, CAD_ERR_MEMORY, "out of memory for node '%s'", join->hello.id);
 
-	if (join->hello.expert_bytes)
-		pl_rollout_expert_bytes(control->rollout, slot, join->hello.expert_bytes);
+	take_expert_bytes(
+		control, slot, join->hello.expert_bytes ? join->hello.expert_bytes : control->options.expert_bytes);
 	for (size_t i = 0; i < join->held_count; i++) {
 		uint32_t cell = pl_shape_cell(&control->options.shape, join->held[i].layer, join->held[i].expert);
 		if (cell != UINT32_MAX)
@@ -177,7 +185,6 @@ static enum cad_status join_expert(
 
 	pl_rollout_join(control->rollout, slot, held);
 	free(held);
-	pl_registry_compare(&control->registry, &control->options.work);
 	control->joined_ns = pl_control_now(control);
 	control->back_ns = control->back_ns ? control->back_ns : control->joined_ns;
 	control->target_due = true;
@@ -471,7 +478,7 @@ enum cad_status pl_control_loaded(struct pl_control *control, uint64_t session, 
 	cad_utf8_copy(reported, sizeof reported, checksum);
 
 	if (bytes > pl_rollout_bytes(control->rollout, slot)) {
-		pl_rollout_expert_bytes(control->rollout, slot, bytes);
+		take_expert_bytes(control, slot, bytes);
 		control->target_due = true;
 		cad_log_warn(PL_COMPONENT, "experts take more memory than planned for",
 			CAD_S("node", control->registry.nodes[slot].id), CAD_U("bytes", bytes));

@@ -68,7 +68,7 @@ struct pl_node {
 	char exchange_address[CAD_EXCHANGE_ADDRESS_BYTES], http_address[CAD_MAP_ADDRESS_BYTES],
 		grpc_address[CAD_MAP_ADDRESS_BYTES], probe_address[CAD_MAP_ADDRESS_BYTES];
 	char kernels_fingerprint[PL_TEXT_BYTES], version[PL_TEXT_BYTES], isa[PL_TEXT_BYTES];
-	uint64_t memory_bytes, expert_bytes;
+	uint64_t memory_bytes, expert_bytes; /* as it said; control.c corrects the second */
 	uint32_t threads, pid;
 	struct pl_speed measured; /* as it reported */
 	double speed;             /* as plans take it (speed.h) */
@@ -106,7 +106,8 @@ CAD_MUST_USE enum cad_status pl_registry_expect(struct pl_registry *registry, co
 /* Its exchange address has changed. CAD_ERR_INVALID: too long, or an expert node without one. */
 CAD_MUST_USE enum cad_status pl_registry_address(
 	struct pl_node *node, const char *exchange_address, struct cad_error *error);
-/* An expert node has joined: how fast each counts as, beside the others. */
+/* An expert node has joined, or its experts are larger than it said: how fast each counts as, beside
+ * the others. */
 void pl_registry_compare(struct pl_registry *registry, const struct pl_speed_work *work);
 /* A report renews the lease. Only for LIVE nodes. */
 void pl_registry_renew(struct pl_registry *registry, uint32_t slot, const struct pl_load *load, uint64_t now_ns);

@@ -382,8 +382,9 @@ static void step_node(struct world *world, struct world_node *node)
 			checksum_of(node->corrupt ? cell + 1 : cell, hex);
 			node->due_ms[cell] = 0;
 			node->held[cell] = true;
+			uint64_t bytes = node->loaded_bytes ? node->loaded_bytes : 100;
 			assert_int_equal(
-				pl_control_loaded(world->control, node->session, expert, hex, 100, NULL), CAD_OK);
+				pl_control_loaded(world->control, node->session, expert, hex, bytes, NULL), CAD_OK);
 		}
 		if (node->freeing[cell]) {
 			node->freeing[cell] = node->held[cell] = node->served[cell] = false;

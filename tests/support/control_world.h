@@ -36,6 +36,7 @@ struct world_node {
 	uint32_t worker;       /* of its exchange; another one has another address */
 	uint64_t memory;       /* in experts */
 	uint64_t expert_bytes; /* of one, as it says; 0: it says nothing, and it is 100 */
+	uint64_t loaded_bytes; /* that it reports of an expert when it is loaded; 0: 100 */
 	double speed;          /* as it says; 0: nothing */
 	unsigned given;        /* experts that others were ordered to get from it */
 	int from[WORLD_CELLS]; /* where it was ordered to load from last: a node, or -1, the checkpoint */

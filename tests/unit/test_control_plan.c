@@ -343,6 +343,31 @@ static void room_is_counted_by_each_nodes_own_size(void **state)
 	world_destroy(world);
 }
 
+/* What experts turn out to take on a node is what is counted there, and shown. */
+static void a_node_whose_experts_are_larger_than_it_said(void **state)
+{
+	(void)state;
+	struct world *world = world_create();
+	world->nodes[0].memory = 6;
+	world->nodes[0].loaded_bytes = 250;
+	world->nodes[1].expert_bytes = 120;
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(world_connect_node(world, i), CAD_OK);
+	world_run(world, 5000);
+	const struct pl_registry *registry = pl_control_registry(world->control);
+	struct pl_situation situation = look(world);
+	for (int i = 0; i < 4; i++) {
+		int slot = pl_registry_find(registry, world->nodes[i].id);
+		uint32_t n = pl_cluster_find(&situation.cluster, world->nodes[i].id);
+		uint64_t bytes = i == 0 ? 250 : i == 1 ? 120 : 100;
+		assert_true(slot >= 0);
+		assert_int_equal(registry->nodes[slot].expert_bytes, bytes);
+		assert_int_equal(pl_cluster_expert_bytes(&situation.cluster, n), bytes);
+	}
+	pl_situation_fini(&situation);
+	world_destroy(world);
+}
+
 /* A node whose loads do not come on: they are given up, and the plan keeps what is where. */
 static void stalled_moves_are_backed_out(void **state)
 {
@@ -430,6 +455,7 @@ int main(void)
 		cmocka_unit_test(bad_plans_are_refused),
 		cmocka_unit_test(plan_beyond_a_nodes_room_is_refused),
 		cmocka_unit_test(room_is_counted_by_each_nodes_own_size),
+		cmocka_unit_test(a_node_whose_experts_are_larger_than_it_said),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
