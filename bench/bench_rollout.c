@@ -115,6 +115,7 @@ static void cluster_create(struct cluster *cluster, bool holds, uint32_t moves_m
 	const struct pl_rollout_options options = {
 		.shape = { cluster->layers, LAYERS, EXPERTS },
 		.expert_bytes = EXPERT_BYTES,
+		.image_bytes = EXPERT_BYTES,
 		.loads_max = 32,
 		.moves_max = moves_max,
 		.publish_interval_ns = CAD_NS_PER_S,

@@ -71,7 +71,18 @@ struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t
 	};
 }
 
-uint64_t kn_expert_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights)
+/* NULL: of its image. */
+static uint64_t one_expert_bytes(
+	const struct kn_device *device, const struct kn_expert_source *source, enum cad_weights weights)
+{
+	if (device)
+		return device->ops->expert_bytes(device, source, weights);
+	struct kn_expert_source image = kn_image_of(source, weights);
+	return kn_image_bytes(&image);
+}
+
+static uint64_t most_expert_bytes(
+	const struct kn_device *device, const struct cad_model *model, enum cad_weights weights)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	uint64_t most = 0;
@@ -79,10 +90,20 @@ uint64_t kn_expert_bytes(const struct kn_device *device, const struct cad_model 
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++)
 		for (uint32_t expert = 0; spec->layers[layer].moe && expert < spec->gate.experts; expert++) {
 			struct kn_expert_source source = kn_expert_source_of(model, layer, expert);
-			uint64_t bytes = device->ops->expert_bytes(device, &source, weights);
+			uint64_t bytes = one_expert_bytes(device, &source, weights);
 			most = bytes > most ? bytes : most;
 		}
 	return most;
+}
+
+uint64_t kn_expert_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights)
+{
+	return most_expert_bytes(device, model, weights);
+}
+
+uint64_t kn_expert_image_bytes(const struct cad_model *model, enum cad_weights weights)
+{
+	return most_expert_bytes(NULL, model, weights);
 }
 
 static uint64_t tensor_bytes(const struct kn_device *device, struct cad_tensor tensor, enum cad_weights weights)

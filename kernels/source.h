@@ -33,6 +33,9 @@ enum cad_dtype kn_kept_dtype(const struct cad_tensor *tensor, enum cad_role role
 /* Bytes of one packed expert: the same for all, or the most, where a checkpoint has layers of
  * different types. 0 for a dense model. */
 uint64_t kn_expert_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);
+/* Bytes of an expert's image (image.h): what moves, whatever device packs it then. The most,
+ * likewise. */
+uint64_t kn_expert_image_bytes(const struct cad_model *model, enum cad_weights weights);
 /* Bytes of all that a router packs: everything but routed experts. */
 uint64_t kn_router_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);
 /* A router's KV cache of so many pages; it has no memory yet. */

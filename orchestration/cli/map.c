@@ -114,6 +114,7 @@ static enum cad_status take_nodes(
 		rank[order[i]] = i;
 	}
 	cluster->expert_bytes = map->expert_bytes;
+	cluster->image_bytes = map->image_bytes;
 
 	cluster->rules = calloc(map->n_rules + 1, sizeof *cluster->rules);
 	for (size_t i = 0; cluster->rules && i < map->n_rules; i++) {
@@ -204,8 +205,9 @@ static json_t *cluster_to_json(const struct pl_cluster *cluster)
 				(json_int_t)pl_cluster_expert_bytes(cluster, n), "speed", node->speed, "link",
 				node->link, "forbidden", node->forbidden));
 	}
-	return json_pack("{s:I, s:o, s:o, s:o}", "expert_bytes", (json_int_t)cluster->expert_bytes, "nodes", nodes,
-		"pin", rules_to_json(cluster, false), "forbid", rules_to_json(cluster, true));
+	return json_pack("{s:I, s:I, s:o, s:o, s:o}", "expert_bytes", (json_int_t)cluster->expert_bytes, "image_bytes",
+		(json_int_t)cluster->image_bytes, "nodes", nodes, "pin", rules_to_json(cluster, false), "forbid",
+		rules_to_json(cluster, true));
 }
 
 int cl_map_show(int argc, char **argv)

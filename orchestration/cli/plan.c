@@ -42,7 +42,7 @@ const struct cad_option cl_plan_table[] = {
 	CAD_OPTION_STRING(
 		O, what_if, "what-if", "", "plan again with changes and compare: nodes=6,slots=40,copies=25%"),
 	CAD_OPTION_BYTES(O, expert_bytes, "expert-bytes", "0", 0, UINT64_MAX,
-		"size of one expert, for the cost of moves; 0: as in the cluster file"),
+		"size of one expert as it moves, for the time and bytes of moves; 0: as in the cluster file"),
 	CAD_OPTION_BYTES(O, rate, "move-rate", "1G", 1, UINT64_MAX, "bytes per second at which a node loads experts"),
 	CAD_OPTION_F64(O, load_max, "load-max", "-1", -1, 100,
 		"load of the busiest node over its fair share that costs nothing; here and below, -1: as in the workload"),
@@ -133,7 +133,7 @@ static enum cad_status read_cluster(
 		return status;
 	c->copies = wanted;
 	if (options->expert_bytes)
-		c->cluster.expert_bytes = options->expert_bytes;
+		c->cluster.image_bytes = options->expert_bytes;
 
 	return CAD_OK;
 }

@@ -26,7 +26,7 @@ struct pl_checkpoint {
 	struct cad_settings settings;
 	uint32_t *layers;
 	struct pl_shape shape;
-	uint64_t expert_bytes;
+	uint64_t expert_bytes, image_bytes;
 	void (*ready)(void *context, uint32_t cell);
 	void *ready_context;
 	char (*checksums)[33]; /* [cells]; "" while unknown */
@@ -107,6 +107,7 @@ static enum cad_status ask_device(
 	snprintf(key, sizeof key, "%s %s %s %s", checkpoint->fingerprint, cad_profile_name(settings->profile),
 		cad_wire_name(settings->wire), cad_weights_name(weights));
 	checkpoint->expert_bytes = kn_expert_bytes(device, checkpoint->model, weights);
+	checkpoint->image_bytes = kn_expert_image_bytes(checkpoint->model, weights);
 	if (checkpoint->shape.layers_count > 0 &&
 		pl_state_quanta_load(checkpoint->state, key, settings->quanta, settings->layers) != CAD_OK) {
 		status = compute_quanta(checkpoint, device, settings, error);
@@ -393,3 +394,4 @@ const struct cad_settings *pl_checkpoint_settings(const struct pl_checkpoint *ch
 }
 struct pl_shape pl_checkpoint_shape(const struct pl_checkpoint *checkpoint) { return checkpoint->shape; }
 uint64_t pl_checkpoint_expert_bytes(const struct pl_checkpoint *checkpoint) { return checkpoint->expert_bytes; }
+uint64_t pl_checkpoint_image_bytes(const struct pl_checkpoint *checkpoint) { return checkpoint->image_bytes; }

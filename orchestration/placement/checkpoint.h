@@ -41,7 +41,9 @@ const char *pl_checkpoint_fingerprint(const struct pl_checkpoint *checkpoint);
 const struct cad_settings *pl_checkpoint_settings(const struct pl_checkpoint *checkpoint);
 /* its layers live as long as the checkpoint */
 struct pl_shape pl_checkpoint_shape(const struct pl_checkpoint *checkpoint);
-uint64_t pl_checkpoint_expert_bytes(const struct pl_checkpoint *checkpoint); /* packed; 0 for a dense model */
+/* of one expert: packed by a CPU; as it moves. 0 for a dense model */
+uint64_t pl_checkpoint_expert_bytes(const struct pl_checkpoint *checkpoint);
+uint64_t pl_checkpoint_image_bytes(const struct pl_checkpoint *checkpoint);
 
 /* CAD_AGAIN: it is being computed, and `ready` will be called. The signature that control.h wants:
  * `context` is the checkpoint. */

@@ -98,6 +98,7 @@ enum cad_status pl_control_create(
 	const struct pl_rollout_options rollout = {
 		.shape = options->shape,
 		.expert_bytes = options->expert_bytes,
+		.image_bytes = options->image_bytes,
 		.loads_max = options->loads_max,
 		.moves_max = options->moves_max,
 		.publish_interval_ns = options->publish_interval_ns,

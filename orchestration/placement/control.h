@@ -75,6 +75,7 @@ struct pl_identity {
 struct pl_control_options {
 	struct pl_shape shape;
 	uint64_t expert_bytes; /* of one expert as a CPU keeps it; of a node that reports more, that */
+	uint64_t image_bytes;  /* of one expert as it moves */
 	struct pl_identity identity;
 	struct pl_state *state; /* borrowed, already claimed */
 	const struct cad_clock *clock;

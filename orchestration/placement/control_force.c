@@ -240,6 +240,7 @@ static void take_nodes(const struct pl_control *control, struct pl_scene *scene,
 			cluster->nodes[cluster->nodes_count++] = scene->cluster.nodes[n];
 	cluster->racks_count = scene->cluster.racks_count;
 	cluster->expert_bytes = scene->cluster.expert_bytes;
+	cluster->image_bytes = scene->cluster.image_bytes;
 	cluster->rules = scene->cluster.rules;
 	cluster->rules_count = scene->cluster.rules_count;
 	scene->cluster.rules = NULL;
@@ -491,8 +492,8 @@ void pl_control_progress(const struct pl_control *control, struct pl_control_pro
 	progress->in_force = control->force.plan;
 	progress->in_flight = work.loading;
 	progress->moves = progress->done + progress->failed + work.loading + work.pending;
-	progress->bytes = progress->moves * control->options.expert_bytes;
-	progress->bytes_done = progress->done * control->options.expert_bytes + work.loading_bytes;
+	progress->bytes = progress->moves * control->options.image_bytes;
+	progress->bytes_done = progress->done * control->options.image_bytes + work.loading_bytes;
 	progress->settled = !control->target_due && (work.stuck || work.loading + work.pending + work.leaving == 0);
 	if (work.stuck)
 		snprintf(progress->text, sizeof progress->text, "%u %s for room that there is not: the nodes are full",

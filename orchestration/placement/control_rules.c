@@ -94,7 +94,7 @@ static void tell(const struct proposal *proposal, const struct pl_assignment *pr
 {
 	uint32_t loads = proposal->assignment.loads;
 	change->moves = loads > present->loads ? loads - present->loads : 0;
-	change->bytes = change->moves * proposal->scene.cluster.expert_bytes;
+	change->bytes = change->moves * proposal->scene.cluster.image_bytes;
 }
 
 /* The rules are now as proposed. */

@@ -93,6 +93,7 @@ static enum cad_status add_nodes(const struct pl_control *control, const struct 
 		}
 	scene->cluster.racks_count = 1;
 	scene->cluster.expert_bytes = control->options.expert_bytes;
+	scene->cluster.image_bytes = control->options.image_bytes;
 	return CAD_OK;
 }
 

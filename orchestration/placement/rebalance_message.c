@@ -142,6 +142,7 @@ Cadre__V1__PlacementMap *pl_situation_to_proto(const struct pl_situation *situat
 
 	cadre__v1__placement_map__init(message);
 	message->expert_bytes = situation->cluster.expert_bytes;
+	message->image_bytes = situation->cluster.image_bytes;
 	return fill_nodes(message, &situation->cluster, arena) && fill_layers(message, situation->present, arena)
 		? message
 		: NULL;

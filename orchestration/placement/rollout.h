@@ -40,6 +40,7 @@ enum pl_copy { PL_COPY_NONE, PL_COPY_CLAIMED, PL_COPY_LOADING, PL_COPY_READY, PL
 struct pl_rollout_options {
 	struct pl_shape shape;
 	uint64_t expert_bytes; /* of one, on a node of which nothing else is said */
+	uint64_t image_bytes;  /* of one as it moves, to any node */
 	uint32_t loads_max;    /* in flight on one node */
 	/* loads in flight of experts that are served elsewhere, in the whole cluster */
 	uint32_t moves_max;

@@ -153,7 +153,7 @@ void pl_move_begins(struct pl_rollout *rollout, uint64_t now_ns)
 	rollout->moving++;
 	if (rate == 0)
 		return;
-	double needs_ns = (double)rollout->options.expert_bytes / (double)rate * (double)CAD_NS_PER_S;
+	double needs_ns = (double)rollout->options.image_bytes / (double)rate * (double)CAD_NS_PER_S;
 	rollout->next_move_ns = (from_ns > now_ns ? from_ns : now_ns) + (uint64_t)needs_ns;
 }
 

@@ -626,6 +626,7 @@ enum cad_status pl_service_create(
 	struct pl_control_options control = options->control;
 	control.shape = pl_checkpoint_shape(options->checkpoint);
 	control.expert_bytes = pl_checkpoint_expert_bytes(options->checkpoint);
+	control.image_bytes = pl_checkpoint_image_bytes(options->checkpoint);
 	control.work = work_of(cad_model_spec(pl_checkpoint_model(options->checkpoint)));
 	cad_settings_fingerprint(pl_checkpoint_settings(options->checkpoint), made->settings_fingerprint);
 	cad_settings_text(pl_checkpoint_settings(options->checkpoint), made->settings_text);

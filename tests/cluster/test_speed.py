@@ -46,8 +46,10 @@ def test_fast_nodes_are_given_more():
         head = next(line for line in table if line[:1] == ['NODE'])
         row = next(line for line in table if line[:1] == ['expert-2'])
         assert row[head.index('SPEED') + 4] == '6'   # memory is "x MiB of y GiB"
-        speeds = {node['id']: node['speed'] for node in cluster.operate('map', 'show', '--cluster')['nodes']}
-        assert speeds == {'expert-0': 1, 'expert-1': 1, 'expert-2': 6}
+        file = cluster.operate('map', 'show', '--cluster')
+        assert {node['id']: node['speed'] for node in file['nodes']} == {'expert-0': 1, 'expert-1': 1, 'expert-2': 6}
+        for node in cluster.experts:   # loads read what moves, and not what an expert takes when it is packed
+            assert metric(node.http, 'cadre_expert_load_bytes_total') == metric(node.http, 'cadre_expert_load_seconds_count') * file['image_bytes'] > 0
         assert digest(cluster) == embedded(MODEL, PROMPT, TOKENS, *INT8)['digest']
 
 

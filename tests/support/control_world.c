@@ -215,6 +215,7 @@ struct world *world_create(void)
 	world->options = (struct pl_control_options){
 		.shape = { world_layers, WORLD_LAYERS, WORLD_EXPERTS },
 		.expert_bytes = 100,
+		.image_bytes = 80,
 		.identity = world_identity,
 		.state = world->state,
 		.clock = &world->clock,

@@ -96,7 +96,7 @@ static void drained_node_is_emptied_and_stays_so(void **state)
 	assert_int_equal(duty(world, 1), PL_DUTY_ACTIVE);
 	struct pl_control_change change = drain(world, 1, true, true);
 	assert_int_equal(change.moves, WORLD_CELLS / 3);
-	assert_int_equal(change.bytes, WORLD_CELLS / 3 * 100);
+	assert_int_equal(change.bytes, WORLD_CELLS / 3 * 80);
 	unsigned loads = world->loads;
 	world_run(world, 5000);
 	assert_int_equal(world->loads, loads); /* that was only tried */
@@ -188,7 +188,7 @@ static void pinned_expert_moves_and_stays(void **state)
 	struct world *world = world_placed(3, WORLD_CELLS);
 	int from = holder(world, 5), to = (from + 1) % 3;
 	struct pl_control_change change = pin(world, 5, world->nodes[to].id, true);
-	assert_int_equal(change.bytes, change.moves * 100);
+	assert_int_equal(change.bytes, change.moves * 80);
 	assert_true(change.moves >= 1);
 	(void)pin(world, 5, world->nodes[to].id, false);
 	assert_int_equal(pin(world, 5, world->nodes[to].id, false).moves, 0); /* it is so already */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The packed sizes that are computed from shapes alone are those that are allocated. */
+#include "kernels/image.h"
 #include "kernels/source.h"
 #include "router-svc/model/weights.h"
 #include "tests/support/must.h"
@@ -45,6 +46,7 @@ static void expert_is_as_computed(const struct cad_model *model, enum cad_weight
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	if (cad_model_spec_moe_layers(spec) == 0) {
 		assert_int_equal(kn_expert_bytes(device, model, weights), 0);
+		assert_int_equal(kn_expert_image_bytes(model, weights), 0);
 		return;
 	}
 
@@ -56,6 +58,8 @@ static void expert_is_as_computed(const struct cad_model *model, enum cad_weight
 	assert_int_equal(device->ops->expert_create(device, &source, weights, &expert), CAD_OK);
 	assert_int_equal(kn_expert_bytes(device, model, weights), expert.bytes);
 	assert_true(expert.bytes > 0);
+	struct kn_expert_source image = kn_image_of(&source, weights);
+	assert_int_equal(kn_expert_image_bytes(model, weights), kn_image_bytes(&image));
 	device->ops->expert_destroy(device, &expert);
 }
 

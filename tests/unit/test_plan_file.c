@@ -103,7 +103,7 @@ static void a_cluster_is_read(void **state)
 {
 	(void)state;
 	static const char text[] =
-		"{\"expert_bytes\": 100, \"nodes\": [{\"id\": \"a\", \"slots\": 4, \"domain\": \"p\", \"rack\": \"r1\"},"
+		"{\"expert_bytes\": 100, \"image_bytes\": 90, \"nodes\": [{\"id\": \"a\", \"slots\": 4, \"domain\": \"p\", \"rack\": \"r1\"},"
 		"{\"id\": \"b\", \"memory_bytes\": 5000, \"expert_bytes\": 300, \"speed\": 2, \"link\": 0.5, \"domain\": \"q\", \"rack\": \"r2\"},"
 		"{\"id\": \"c\", \"forbidden\": true, \"domain\": \"p\", \"rack\": \"r1\"}],"
 		"\"pin\": [{\"layer\": 3, \"expert\": 7, \"node\": \"b\"}], \"forbid\": [{\"expert\": 1, \"node\": \"a\"}]}";
@@ -115,6 +115,8 @@ static void a_cluster_is_read(void **state)
 	assert_int_equal(cluster.nodes[0].slots, 4);
 	assert_int_equal(cluster.nodes[1].memory_bytes, 5000);
 	assert_int_equal(pl_cluster_expert_bytes(&cluster, 0), 100);
+	assert_int_equal(pl_cluster_image_bytes(&cluster, 0), 90);
+	assert_int_equal(pl_cluster_image_bytes(&cluster, 1), 90);
 	assert_int_equal(pl_cluster_room(&cluster, 1), 16);
 	assert_int_equal(pl_cluster_room(&cluster, 2), 0);
 	assert_true(cluster.nodes[1].speed == 2 && cluster.nodes[1].link == 0.5 && cluster.nodes[0].speed == 1);

@@ -434,6 +434,40 @@ static void what_is_there_stays_when_moving_costs(void **state)
 	pl_trace_free(trace);
 }
 
+/* What an expert takes on a node says what is read to load it only where nothing else does. */
+static void moves_are_of_what_is_read(void **state)
+{
+	(void)state;
+	struct pl_cluster cluster;
+	struct pl_plan *from, *to;
+	struct cad_error error;
+	must(pl_cluster_create(3, 4, &cluster, &error), &error);
+	assert_int_equal(pl_plan_create(1, 4, 3, &from), CAD_OK);
+	assert_int_equal(pl_plan_create(1, 4, 3, &to), CAD_OK);
+	for (uint32_t e = 0; e < 4; e++) {
+		pl_plan_put(from, 0, e, 0);
+		pl_plan_put(to, 0, e, e < 3 ? 1 : 2); /* 3 loads there, 1 there */
+	}
+	struct pl_moves moves = pl_moves_between(from, to, &cluster, 1000);
+	assert_true(moves.loads == 4 && moves.frees == 4 && moves.bytes == 0 && moves.seconds == 0);
+
+	cluster.nodes[1].expert_bytes = 1000;
+	cluster.nodes[2].expert_bytes = 4000; /* the same expert, packed otherwise */
+	moves = pl_moves_between(from, to, &cluster, 1000);
+	assert_true(moves.bytes == 7000 && moves.busiest == 2 && moves.seconds == 4);
+
+	cluster.image_bytes = 500;
+	moves = pl_moves_between(from, to, &cluster, 1000);
+	assert_true(moves.bytes == 2000 && moves.busiest == 1 && moves.seconds == 1.5);
+	cluster.nodes[2].link = 0.25;
+	moves = pl_moves_between(from, to, &cluster, 1000);
+	assert_true(moves.bytes == 2000 && moves.busiest == 2 && moves.seconds == 2);
+
+	pl_plan_free(to);
+	pl_plan_free(from);
+	pl_cluster_fini(&cluster);
+}
+
 /* It costs as much as several moves to go back. */
 static void what_left_does_not_come_back_lightly(void **state)
 {
@@ -734,6 +768,7 @@ int main(void)
 		cmocka_unit_test(nodes_of_equal_speed_are_planned_alike),
 		cmocka_unit_test(blocks_stay_where_nothing_beats_them),
 		cmocka_unit_test(what_is_there_stays_when_moving_costs),
+		cmocka_unit_test(moves_are_of_what_is_read),
 		cmocka_unit_test(what_left_does_not_come_back_lightly),
 		cmocka_unit_test(affinity_keeps_tokens_where_they_are),
 		cmocka_unit_test(estimates_know_racks_and_links),

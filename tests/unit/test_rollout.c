@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-enum { CELLS = 8, BYTES = 10, INTERVAL = 50, FREE_GRACE = 1000, RETRY = 5000, STALL = 5000000 };
+enum { CELLS = 8, BYTES = 10, IMAGE_BYTES = 4, INTERVAL = 50, FREE_GRACE = 1000, RETRY = 5000, STALL = 5000000 };
 
 static const uint32_t layers[] = { 0, 1 };
 
@@ -102,6 +102,7 @@ static int setup_with(void **state, uint32_t moves_max)
 	const struct pl_rollout_options options = {
 		.shape = { layers, 2, CELLS / 2 },
 		.expert_bytes = BYTES,
+		.image_bytes = IMAGE_BYTES,
 		.loads_max = 3,
 		.moves_max = moves_max,
 		.publish_interval_ns = INTERVAL,
@@ -388,7 +389,7 @@ static void unknown_nodes_hold_nothing(void **state)
 static void moves_keep_to_the_rate(void **state)
 {
 	struct fixture *fixture = *state;
-	pl_rollout_rate(fixture->rollout, BYTES * CAD_NS_PER_S / 100); /* one in 100 ns */
+	pl_rollout_rate(fixture->rollout, IMAGE_BYTES * CAD_NS_PER_S / 100); /* one in 100 ns */
 	join(fixture, 0, 1000, "00000000");
 	join(fixture, 1, 1000, "00000000");
 	target(fixture, 0, "11100000");
@@ -399,7 +400,7 @@ static void moves_keep_to_the_rate(void **state)
 	target(fixture, 0, "00000000");
 	target(fixture, 1, "11100000");
 	assert_string_equal(turn(fixture, 0, 10), "load 1: 0; ");
-	assert_int_equal(pl_rollout_rate_of(fixture->rollout, 0), BYTES * CAD_NS_PER_S / 100);
+	assert_int_equal(pl_rollout_rate_of(fixture->rollout, 0), IMAGE_BYTES * CAD_NS_PER_S / 100);
 	pl_rollout_published(fixture->rollout, 1, 10);
 	pl_rollout_loaded(fixture->rollout, 1, 0, true, 20);
 	assert_string_equal(turn(fixture, 0, 109), "");
@@ -412,7 +413,7 @@ static void moves_keep_to_the_rate(void **state)
 static void a_move_becomes_needed(void **state)
 {
 	struct fixture *fixture = *state;
-	pl_rollout_rate(fixture->rollout, BYTES * CAD_NS_PER_S / 100);
+	pl_rollout_rate(fixture->rollout, IMAGE_BYTES * CAD_NS_PER_S / 100);
 	join(fixture, 0, 1000, "00000000");
 	join(fixture, 1, 1000, "00000000");
 	target(fixture, 0, "10000000");

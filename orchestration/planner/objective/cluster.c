@@ -56,6 +56,11 @@ uint64_t pl_cluster_expert_bytes(const struct pl_cluster *cluster, uint32_t node
 	return own ? own : cluster->expert_bytes;
 }
 
+uint64_t pl_cluster_image_bytes(const struct pl_cluster *cluster, uint32_t node)
+{
+	return cluster->image_bytes ? cluster->image_bytes : pl_cluster_expert_bytes(cluster, node);
+}
+
 uint64_t pl_cluster_room(const struct pl_cluster *cluster, uint32_t node)
 {
 	uint64_t bytes = pl_cluster_expert_bytes(cluster, node);
@@ -254,7 +259,7 @@ static enum cad_status take_rules(const char *name, const char *key, const json_
 enum cad_status pl_cluster_parse(
 	const char *name, const char *text, size_t bytes, struct pl_cluster *cluster, struct cad_error *error)
 {
-	static const char *const keys[] = { "expert_bytes", "nodes", "pin", "forbid", NULL };
+	static const char *const keys[] = { "expert_bytes", "image_bytes", "nodes", "pin", "forbid", NULL };
 	json_error_t problem;
 	json_t *json = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
 	if (!json)
@@ -263,6 +268,8 @@ enum cad_status pl_cluster_parse(
 	enum cad_status status = check_keys(name, "the file", json, keys, error);
 	if (status == CAD_OK)
 		status = take_count(name, json, "expert_bytes", INT64_MAX, &made.expert_bytes, error);
+	if (status == CAD_OK)
+		status = take_count(name, json, "image_bytes", INT64_MAX, &made.image_bytes, error);
 	if (status == CAD_OK)
 		status = take_nodes(name, json_object_get(json, "nodes"), &made, error);
 	if (status == CAD_OK)

@@ -41,16 +41,17 @@ struct pl_cluster {
 	struct pl_cluster_rule *rules;
 	uint32_t nodes_count, rules_count, racks_count;
 	uint64_t expert_bytes; /* of one expert; 0: unknown */
+	uint64_t image_bytes;  /* of one as it moves; 0: as much as it takes on the node that loads it */
 };
 
 /* Equal nodes, "n0" and so on. */
 CAD_MUST_USE enum cad_status pl_cluster_create(
 	uint32_t nodes, uint32_t slots, struct pl_cluster *cluster, struct cad_error *error);
 /*
- * {"expert_bytes": 4718592,  "nodes": [{"id": "e0", "slots": 36, "memory_bytes": 8589934592,
- * "expert_bytes": 4792320, "speed": 1, "link": 1, "domain":  "power-a", "rack": "r1", "forbidden":
- * false}, ...], "pin": [{"layer": 3, "expert": 7, "node":  "e0"}], "forbid": [{"expert": 7, "node":
- * "e1"}]} A node needs only "id" and either "slots" or "memory_bytes". Unknown keys are errors.
+ * {"expert_bytes": 4718592, "image_bytes": 4718592, "nodes": [{"id": "e0", "slots": 36,
+ * "memory_bytes": 8589934592, "expert_bytes": 4792320, "speed": 1, "link": 1, "domain": "power-a",
+ * "rack": "r1", "forbidden": false}, ...], "pin": [{"layer": 3, "expert": 7, "node": "e0"}],
+ * "forbid": [{"expert": 7, "node": "e1"}]} A node needs only "id" and either "slots" or "memory_bytes". Unknown keys are errors.
  */
 CAD_MUST_USE enum cad_status pl_cluster_read(const char *path, struct pl_cluster *cluster, struct cad_error *error);
 /* The same from memory, for tests and the fuzzer; errors call it `name`. */
@@ -60,6 +61,8 @@ void pl_cluster_fini(struct pl_cluster *cluster); /* takes a zeroed one too */
 
 /* What an expert takes on a node; 0: unknown. */
 uint64_t pl_cluster_expert_bytes(const struct pl_cluster *cluster, uint32_t node);
+/* What is read to load one there; 0: unknown. */
+uint64_t pl_cluster_image_bytes(const struct pl_cluster *cluster, uint32_t node);
 /* Experts of all layers that the memory of a node holds: none on a forbidden one, UINT64_MAX where
  * their size is unknown. */
 uint64_t pl_cluster_room(const struct pl_cluster *cluster, uint32_t node);

@@ -5,7 +5,7 @@ struct pl_moves pl_moves_between(
 	const struct pl_plan *from, const struct pl_plan *to, const struct pl_cluster *cluster, double rate)
 {
 	struct pl_moves moves = { 0 };
-	double most = -1;
+	double most = -1; /* bytes, over a link of 1 */
 
 	for (uint32_t n = 0; n < to->nodes; n++) {
 		uint64_t loads = 0;
@@ -15,15 +15,16 @@ struct pl_moves pl_moves_between(
 				loads += wants && !has;
 				moves.frees += has && !wants;
 			}
+		uint64_t bytes = loads * pl_cluster_image_bytes(cluster, n);
 		moves.loads += loads;
-		double needs = (double)loads / cluster->nodes[n].link;
+		moves.bytes += bytes;
+		double needs = (double)bytes / cluster->nodes[n].link;
 		if (needs > most) {
 			most = needs;
 			moves.busiest = n;
 		}
 	}
 
-	moves.bytes = moves.loads * cluster->expert_bytes;
-	moves.seconds = rate > 0 && most > 0 ? most * (double)cluster->expert_bytes / rate : 0;
+	moves.seconds = rate > 0 && most > 0 ? most / rate : 0;
 	return moves;
 }

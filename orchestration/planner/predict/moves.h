@@ -8,8 +8,8 @@
 
 struct pl_moves {
 	uint64_t loads, frees; /* copies that must be loaded, and that go away */
-	uint64_t bytes;        /* of the loads; 0 when the size of an expert is unknown */
-	uint32_t busiest;      /* the node that loads most, for its link */
+	uint64_t bytes;        /* that the loads read; 0 when the size of an expert is unknown */
+	uint32_t busiest;      /* the node that reads most, for its link */
 	double seconds;        /* that it needs, at `rate` bytes per second over a link of 1 */
 };
 
