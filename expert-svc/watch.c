@@ -2,13 +2,13 @@
 #include "expert-svc/watch.h"
 
 #include "common/base/clock.h"
+#include "common/base/condition.h"
 #include "common/base/log.h"
 #include "expert-svc/health.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum { EVERY_S = 1 };
 
@@ -68,9 +68,7 @@ static void look(struct ex_watch *watch)
 /* Until it is time, or there is reason; false: it is over. */
 static bool wait_for_reason(struct ex_watch *watch)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += EVERY_S;
+	const struct timespec until = cad_condition_deadline(EVERY_S * CAD_NS_PER_S);
 	pthread_mutex_lock(&watch->lock);
 	while (!watch->look && !watch->stop &&
 		pthread_cond_timedwait(&watch->change, &watch->lock, &until) != ETIMEDOUT)
@@ -105,16 +103,12 @@ enum cad_status ex_watch_create(
 	const struct ex_watch_options *options, struct ex_watch **watch, struct cad_error *error)
 {
 	struct ex_watch *made = calloc(1, sizeof *made);
-	pthread_condattr_t monotonic;
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to watch the device");
 
 	made->options = *options;
 	pthread_mutex_init(&made->lock, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&made->change, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	cad_condition_init(&made->change);
 	enum cad_status status = options->device->ops->failed ? start(made, error) : CAD_OK;
 	if (status != CAD_OK) {
 		ex_watch_destroy(made);

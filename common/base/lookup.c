@@ -2,10 +2,10 @@
 #include "common/base/lookup.h"
 
 #include "common/base/clock.h"
+#include "common/base/condition.h"
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 
 struct cad_lookup {
 	pthread_mutex_t mutex;
@@ -56,7 +56,6 @@ struct cad_lookup *cad_lookup_start(const struct cad_address *address)
 {
 	struct cad_lookup *lookup = calloc(1, sizeof *lookup);
 	pthread_attr_t detached;
-	pthread_condattr_t monotonic;
 	pthread_t thread;
 
 	if (!lookup)
@@ -64,10 +63,7 @@ struct cad_lookup *cad_lookup_start(const struct cad_address *address)
 	lookup->owners = 2;
 	lookup->address = *address;
 	pthread_mutex_init(&lookup->mutex, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&lookup->over_now, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	cad_condition_init(&lookup->over_now);
 
 	pthread_attr_init(&detached);
 	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
@@ -83,11 +79,7 @@ struct cad_lookup *cad_lookup_start(const struct cad_address *address)
 enum cad_status cad_lookup_wait(
 	struct cad_lookup *lookup, uint32_t timeout_ms, const struct addrinfo **found, struct cad_error *error)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	uint64_t ns = (uint64_t)until.tv_nsec + timeout_ms * CAD_NS_PER_MS;
-	until.tv_sec += (time_t)(ns / CAD_NS_PER_S);
-	until.tv_nsec = (long)(ns % CAD_NS_PER_S);
+	const struct timespec until = cad_condition_deadline(timeout_ms * CAD_NS_PER_MS);
 
 	pthread_mutex_lock(&lookup->mutex);
 	while (!lookup->over && pthread_cond_timedwait(&lookup->over_now, &lookup->mutex, &until) == 0) {}

@@ -8,6 +8,7 @@
  */
 #include "expert-svc/transfer/asker.h"
 
+#include "common/base/condition.h"
 #include "common/base/container.h"
 #include "common/base/limits.h"
 
@@ -16,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
 	PARTS = 2,  /* of one image that are on their way */
@@ -132,9 +132,7 @@ static struct part *part_at(struct job *job, uint64_t offset)
 /* With the lock: until the part has come, or the job has failed. */
 static void wait_for(struct ex_asker *asker, struct job *job, const struct part *part)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += EX_SOURCE_PATIENCE_S;
+	const struct timespec until = cad_condition_deadline(EX_SOURCE_PATIENCE_S * CAD_NS_PER_S);
 	while (part->state != PART_COME && job->failure == EX_SOURCE_FINE)
 		if (pthread_cond_timedwait(&asker->changed, &asker->lock, &until) != 0)
 			job_fail(job, EX_SOURCE_SLOW, "nothing came for 10 s");
@@ -430,7 +428,6 @@ void ex_asker_destroy(struct ex_asker *asker)
 enum cad_status ex_asker_create(
 	struct cad_transport *transport, unsigned askers, struct ex_asker **asker, struct cad_error *error)
 {
-	pthread_condattr_t monotonic;
 	struct ex_asker *made = calloc(1, sizeof *made);
 	CAD_ASSERT(askers >= 1 && askers <= EX_ASKERS_MAX);
 	if (!made)
@@ -439,10 +436,7 @@ enum cad_status ex_asker_create(
 	made->transport = transport;
 	made->random.state = cad_transport_now_ns(transport);
 	pthread_mutex_init(&made->lock, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&made->changed, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	cad_condition_init(&made->changed);
 	for (size_t i = 0; i < SOURCES_MAX; i++)
 		made->sources[i].asker = made;
 	for (unsigned i = 0; i < askers; i++) {
