@@ -140,22 +140,7 @@ static enum cad_status run(struct measuring *m, const struct step *step, uint32_
 		begin[e] = (uint32_t)(e * step->rows);
 	for (uint32_t e = 0; e < step->experts; e++)
 		experts[e] = &m->experts[(first + e) % m->count];
-	m->ops->ffn(m->queue,
-		&(struct kn_ffn){
-			.experts = experts,
-			.experts_count = step->experts,
-			.begin = begin,
-			.row_index = step->exec.pair_row,
-			.x = step->exec.x,
-			.ldx = step->exec.ld,
-			.rows = step->rows,
-			.hidden = step->exec.hidden,
-			.weight = step->exec.pair_weight,
-			.quantum = 0x1p-20f,
-			.sums = step->exec.sums,
-			.poison = step->exec.poison,
-			.scratch = step->exec.scratch,
-		});
+	ex_exec_ffn(&step->exec, experts, step->experts, begin, step->rows, 0x1p-20f);
 	return m->ops->wait(m->queue);
 }
 

@@ -93,22 +93,18 @@ static size_t rows_data_bytes(const struct ex_segment *segment, size_t hidden)
 	return bytes;
 }
 
-enum cad_status ex_exec_run(struct ex_exec *exec, const struct ex_batch *batch, float quantum)
+void ex_exec_ffn(const struct ex_exec *exec, const struct kn_expert *const *experts, size_t count,
+	const uint32_t *begin, size_t rows, float quantum)
 {
-	const struct kn_ops *ops = exec->queue->ops;
-	for (uint32_t s = 0; s < batch->segments_count; s++)
-		unpack(exec, &batch->segments[s]);
-	ops->copy_in(exec->queue, exec->pair_row, batch->pair_row, batch->pairs * sizeof *batch->pair_row);
-	ops->copy_in(exec->queue, exec->pair_weight, batch->pair_weight, batch->pairs * sizeof *batch->pair_weight);
-	ops->ffn(exec->queue,
+	exec->queue->ops->ffn(exec->queue,
 		&(struct kn_ffn){
-			.experts = batch->active,
-			.experts_count = batch->active_count,
-			.begin = batch->begin,
+			.experts = experts,
+			.experts_count = count,
+			.begin = begin,
 			.row_index = exec->pair_row,
 			.x = exec->x,
 			.ldx = exec->ld,
-			.rows = batch->rows,
+			.rows = rows,
 			.hidden = exec->hidden,
 			.weight = exec->pair_weight,
 			.quantum = quantum,
@@ -116,6 +112,16 @@ enum cad_status ex_exec_run(struct ex_exec *exec, const struct ex_batch *batch, 
 			.poison = exec->poison,
 			.scratch = exec->scratch,
 		});
+}
+
+enum cad_status ex_exec_run(struct ex_exec *exec, const struct ex_batch *batch, float quantum)
+{
+	const struct kn_ops *ops = exec->queue->ops;
+	for (uint32_t s = 0; s < batch->segments_count; s++)
+		unpack(exec, &batch->segments[s]);
+	ops->copy_in(exec->queue, exec->pair_row, batch->pair_row, batch->pairs * sizeof *batch->pair_row);
+	ops->copy_in(exec->queue, exec->pair_weight, batch->pair_weight, batch->pairs * sizeof *batch->pair_weight);
+	ex_exec_ffn(exec, batch->active, batch->active_count, batch->begin, batch->rows, quantum);
 	for (uint32_t s = 0; s < batch->segments_count; s++)
 		pack(exec, batch, &batch->segments[s], &batch->segments[s].answer_bytes);
 	enum cad_status status = ops->wait(exec->queue);

@@ -30,6 +30,10 @@ CAD_MUST_USE enum cad_status ex_exec_init(
 uint64_t ex_exec_bytes(const struct ex_exec *exec);
 void ex_exec_fini(struct ex_exec *exec);
 
+/* The experts over the rows of x by the pairs that are in pair_row and pair_weight: pairs begin[e] ..
+ * begin[e + 1] - 1 are of expert e. Leaves sums and poison, after wait. */
+void ex_exec_ffn(const struct ex_exec *exec, const struct kn_expert *const *experts, size_t count,
+	const uint32_t *begin, size_t rows, float quantum);
 /* Computes the batch and writes each segment's sums into its job's answer; moves the jobs' progress
  * on. Not OK: the device failed, no answer is valid. */
 CAD_MUST_USE enum cad_status ex_exec_run(struct ex_exec *exec, const struct ex_batch *batch, float quantum);
