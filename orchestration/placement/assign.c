@@ -110,13 +110,14 @@ static double fair(const struct work *work, uint32_t node, uint64_t left, double
 }
 
 /* Which nodes are too small for a fair part of everything: they give all that they have, and the
- * others share the rest. */
-static void level(const struct work *work, uint64_t places, bool *small)
+ * others share the rest. Returns the speed of those together. */
+static double level(const struct work *work, uint64_t places, bool *small)
 {
+	double speeds = 0;
 	memset(small, 0, work->nodes * sizeof *small);
 	for (bool again = true; again;) {
-		double speeds = 0;
 		uint64_t left = places;
+		speeds = 0;
 		for (uint32_t node = 0; node < work->nodes; node++) {
 			speeds += small[node] ? 0 : speed(work, node);
 			left -= small[node] ? work->capacity[node] < left ? work->capacity[node] : left : 0;
@@ -126,6 +127,7 @@ static void level(const struct work *work, uint64_t places, bool *small)
 			if (!small[node] && work->capacity[node] < fair(work, node, left, speeds))
 				small[node] = again = true;
 	}
+	return speeds;
 }
 
 /* What the nodes that are not small share in a layer. */
@@ -183,20 +185,17 @@ static void share_rest(struct work *work, uint32_t layer, const struct rest *res
 /*
  * Each node's share of each layer. Small nodes spread what they can hold over the layers; the
  * others divide the rest by speed, and who gets one more goes by turns, so that totals of nodes of
- * one speed stay within one of each other, too. `sticky` leaves the odd ones where they are held, at the price of uneven
- * totals. False when those are more than a node has room for.
+ * one speed stay within one of each other, too. `sticky` leaves the odd ones where they are held, at
+ * the price of uneven totals. False when those are more than a node has room for.
  */
 static bool divide(struct work *work, bool *small, bool sticky)
 {
 	uint64_t places = 0;
-	double speeds = 0;
 
 	for (uint32_t cell = 0; cell < work->cells; cell++)
 		places += work->want[cell];
-	level(work, places, small);
+	double speeds = level(work, places, small);
 	memset(work->total, 0, work->nodes * sizeof *work->total);
-	for (uint32_t node = 0; node < work->nodes; node++)
-		speeds += small[node] ? 0 : speed(work, node);
 	for (uint32_t layer = 0; layer < work->layers; layer++) {
 		uint32_t left = 0;
 		for (uint32_t expert = 0; expert < work->experts; expert++)

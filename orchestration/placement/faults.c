@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { FREE_TIMES = 1, WAIT_FIRST_MIN = 1, WAIT_MOST_MIN = 64, FORGET_MIN = 180 };
+enum { FREE_TIMES = 1, DOUBLINGS = 6, FORGET_MIN = 180 }; /* the second fault costs a minute, the eighth 64 */
 
 static const uint64_t MINUTE_NS = 60 * CAD_NS_PER_S;
 
@@ -19,16 +19,13 @@ static int find(const struct pl_faults *faults, const char *id)
 	return -1;
 }
 
-/* A free place, or that of who failed longest ago. */
+/* The place of who failed longest ago: a free one, whose time is 0, if there is any. */
 static struct pl_fault *place(struct pl_faults *faults)
 {
 	struct pl_fault *oldest = &faults->at[0];
-	for (int i = 0; i < PL_FAULTS_MAX; i++) {
-		if (faults->at[i].times == 0)
-			return &faults->at[i];
+	for (int i = 1; i < PL_FAULTS_MAX; i++)
 		if (faults->at[i].last_ns < oldest->last_ns)
 			oldest = &faults->at[i];
-	}
 	return oldest;
 }
 
@@ -47,10 +44,8 @@ void pl_faults_add(struct pl_faults *faults, const struct pl_node *node, uint64_
 
 static uint64_t wait_minutes(uint32_t times)
 {
-	uint64_t minutes = times > FREE_TIMES ? WAIT_FIRST_MIN : 0;
-	for (uint32_t i = FREE_TIMES + 1; i < times && minutes < WAIT_MOST_MIN; i++)
-		minutes *= 2;
-	return minutes;
+	uint32_t doublings = times - FREE_TIMES - 1;
+	return times <= FREE_TIMES ? 0 : 1ull << (doublings < DOUBLINGS ? doublings : DOUBLINGS);
 }
 
 enum cad_status pl_faults_check(

@@ -55,8 +55,7 @@ void pl_speed_compare(const double *rates, uint32_t count, double *speeds)
 		if (rates[i] > 0)
 			sorted[known++] = rates[i];
 	qsort(sorted, known, sizeof *sorted, by_value);
+	double median = known > 0 ? level_of(sorted, known, sorted[(known - 1) / 2]) : 1;
 	for (uint32_t i = 0; i < count; i++)
-		speeds[i] = rates[i] > 0 ? round_speed(level_of(sorted, known, rates[i]) /
-						   level_of(sorted, known, sorted[(known - 1) / 2]))
-					 : 1;
+		speeds[i] = rates[i] > 0 ? round_speed(level_of(sorted, known, rates[i]) / median) : 1;
 }
