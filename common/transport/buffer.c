@@ -13,7 +13,6 @@ enum cad_status cad_buffer_map(size_t bytes, const struct cad_pinned_memory *pin
 	*buffer = (struct cad_buffer){
 		.bytes = memory,
 		.capacity = bytes,
-		.kind = pinned ? CAD_MEMORY_PINNED : CAD_MEMORY_HOST,
 		.pinned = pinned,
 	};
 	return CAD_OK;
@@ -21,7 +20,7 @@ enum cad_status cad_buffer_map(size_t bytes, const struct cad_pinned_memory *pin
 
 void cad_buffer_unmap(struct cad_buffer *buffer)
 {
-	if (buffer->kind == CAD_MEMORY_PINNED)
+	if (buffer->pinned)
 		buffer->pinned->release(buffer->pinned->context, buffer->bytes, buffer->capacity);
 	else
 		munmap(buffer->bytes, buffer->capacity);

@@ -9,11 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What the bytes of a buffer are: the host's, or the host's and pinned by a device, which can then
- * copy from there by itself. */
-enum cad_memory_kind { CAD_MEMORY_HOST, CAD_MEMORY_PINNED };
-
-/* Who pins memory: struct kn_ops' host_alloc and host_release, of a device. Any thread. */
+/* Who pins memory, so that a device can copy from there by itself: struct kn_ops' host_alloc and
+ * host_release, of that device. Any thread. */
 struct cad_pinned_memory {
 	void *(*alloc)(void *context, size_t bytes); /* 64-byte aligned; NULL: there is none left */
 	void (*release)(void *context, void *memory, size_t bytes);
@@ -25,8 +22,7 @@ struct cad_pinned_memory {
 struct cad_buffer {
 	uint8_t *bytes; /* 64-byte aligned */
 	size_t capacity;
-	enum cad_memory_kind kind;
-	const struct cad_pinned_memory *pinned; /* of that kind: whose */
+	const struct cad_pinned_memory *pinned; /* whose the bytes are; NULL: the host's alone */
 	void *registration;                     /* the transport's own */
 };
 

@@ -593,7 +593,7 @@ static enum cad_status sim_buffer_create(
 static void sim_buffer_destroy(struct cad_link *base, struct cad_buffer *buffer)
 {
 	(void)base;
-	if (buffer->kind == CAD_MEMORY_PINNED) {
+	if (buffer->pinned) {
 		cad_buffer_unmap(buffer);
 		return;
 	}

@@ -59,7 +59,7 @@ static void memory_is_the_device_s(void **state)
 	struct cad_buffer buffer;
 	assert_int_equal(cad_buffer_map(sizeof memory, &pinned, &buffer), CAD_OK);
 	assert_ptr_equal(buffer.bytes, memory);
-	assert_int_equal(buffer.kind, CAD_MEMORY_PINNED);
+	assert_ptr_equal(buffer.pinned, &pinned);
 	cad_buffer_unmap(&buffer);
 	assert_null(buffer.bytes);
 	assert_int_equal(cad_buffer_map(sizeof memory + 1, &pinned, &buffer), CAD_ERR_MEMORY);
