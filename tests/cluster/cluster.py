@@ -24,6 +24,7 @@ os.environ.setdefault('CADRE_SPEED', '1')   # nodes share this machine with othe
 BIN = pathlib.Path(os.environ.get('CADRE_BIN', ROOT / 'build' / 'bin'))
 GOLDEN = ROOT / 'tests' / 'golden'
 READY_S = 60
+WITHOUT_EMU = {'condition': not (BIN.parent / 'lib' / 'cadre' / 'libcadre-emu.so').exists(), 'reason': 'this build has no emulated GPU'}   # for skipif
 
 
 def own_ports():
@@ -205,6 +206,12 @@ class Cluster:
     def logs(self):
         return '\n'.join(f'--- {p.name}\n{p.log.read_text(errors="replace")[-4000:]}' for p in self.processes() if p.log.exists())
 
+    def start_all(self):
+        """Of a cluster that was made with start=False, when its processes are as they should be."""
+        for process in self.processes():
+            process.start()
+        return self
+
     def wait_ready(self, seconds=READY_S):
         end = time.monotonic() + seconds
         for router in self.routers:
@@ -230,6 +237,10 @@ class Cluster:
         done = self.command('status', '-o', 'json', code=None, timeout=30)
         assert done.returncode in (0, 3), done   # 3: experts are on no node
         return json.loads(done.stdout)
+
+    def node(self, name):
+        """As the status shows it."""
+        return next(node for node in self.status()['nodes'] if node['id'] == name)
 
     def __enter__(self):
         try:

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from cluster import BIN, GOLDEN, Again, Cluster, cadrectl, embedded, http, lines_with, metric, until
+from cluster import BIN, GOLDEN, WITHOUT_EMU, Again, Cluster, cadrectl, embedded, http, lines_with, metric, until
 
 MODEL = GOLDEN / 'qwen3moe-a' / 'model'
 PROMPT = [(i * 37 + 11) % 250 for i in range(40)]
@@ -13,7 +13,7 @@ TOKENS = 8
 INT8 = ['--numerics', 'int8']
 MORE = int('CADRE_TEST_ALL' in os.environ)   # ./cadre test emu sets it
 
-pytestmark = pytest.mark.skipif(not (BIN.parent / 'lib' / 'cadre' / 'libcadre-emu.so').exists(), reason='this build has no emulated GPU')
+pytestmark = pytest.mark.skipif(**WITHOUT_EMU)
 
 
 @pytest.fixture(scope='module')
@@ -29,19 +29,13 @@ def check(digest, expected):
     assert digest == expected
 
 
-def node(cluster, name):
-    return next(node for node in cluster.status()['nodes'] if node['id'] == name)
-
-
 @pytest.mark.parametrize('lost', [0, 1])
 def test_one_pool_of_cpu_and_gpu(expected, lost):
     """Each is the other's replica: their kernels have one fingerprint, and either may be lost while tokens flow."""
     with Cluster(MODEL, experts=2, placement_options=[*INT8, '--copies', 2], start=False) as cluster:
         cluster.experts[1].arguments += ['--device', 'emu']
-        for process in cluster.processes():
-            process.start()
-        cluster.wait_ready()
-        cpu, gpu = node(cluster, 'expert-0'), node(cluster, 'expert-1')
+        cluster.start_all().wait_ready()
+        cpu, gpu = cluster.node('expert-0'), cluster.node('expert-1')
         assert gpu['isa'] == 'emu' != cpu['isa'] and gpu['kernels_fingerprint'] == cpu['kernels_fingerprint']
         assert generate(cluster) == expected
         for stage in 'unpack', 'ffn', 'combine':
@@ -68,20 +62,18 @@ def test_a_device_that_fails_under_load(expected, tmp_path):
     with Cluster(MODEL, experts=3, placement_options=[*INT8, '--copies', 2], env={'CADRE_EMU_FAIL_AFTER': str(fault)}, start=False) as cluster:
         gpu = cluster.experts[1]
         gpu.arguments += ['--device', 'emu']
-        for process in cluster.processes():
-            process.start()
-        cluster.wait_ready()
+        cluster.start_all().wait_ready()
         held = sum(node['experts'] for node in cluster.status()['nodes'])
         fail(fault, gpu, lambda: check(generate(cluster), expected))
 
-        until(lambda: node(cluster, 'expert-0')['experts'] + node(cluster, 'expert-2')['experts'] == held, 60)
-        left = node(cluster, 'expert-1')
+        until(lambda: cluster.node('expert-0')['experts'] + cluster.node('expert-2')['experts'] == held, 60)
+        left = cluster.node('expert-1')
         assert left['state'] == 'dead' and left['problem'].startswith("its device has failed, and it left: unspecified launch failure (CUDA's error 719) in ")
         assert len(lines_with(gpu, 'a step failed on the device')) == len(lines_with(gpu, 'the device has failed: this node')) == 1
         assert 'device of expert-1' in cluster.command('history').stdout
 
         gpu.start()
-        until(lambda: node(cluster, 'expert-1')['state'] == 'live' and node(cluster, 'expert-1')['experts'] > 0, 60)
+        until(lambda: cluster.node('expert-1')['state'] == 'live' and cluster.node('expert-1')['experts'] > 0, 60)
         fail(fault, gpu, lambda: check(generate(cluster), expected))
         gpu.start()
         until(lambda: lines_with(gpu, "the device of 'expert-1' has failed 2 times: it may join again 1 minute after the last time"), 30)
@@ -91,10 +83,8 @@ def test_a_device_that_fails_under_load(expected, tmp_path):
 def test_replicas_in_every_profile(settings):
     with Cluster(MODEL, experts=2, placement_options=[*settings, '--copies', 2], start=False) as cluster:
         cluster.experts[1].arguments += ['--device', 'emu']
-        for process in cluster.processes():
-            process.start()
-        cluster.wait_ready()
-        assert node(cluster, 'expert-0')['kernels_fingerprint'] == node(cluster, 'expert-1')['kernels_fingerprint']
+        cluster.start_all().wait_ready()
+        assert cluster.node('expert-0')['kernels_fingerprint'] == cluster.node('expert-1')['kernels_fingerprint']
         check(generate(cluster), embedded(MODEL, PROMPT, TOKENS, *settings)['digest'])
         cluster.experts[0].kill()
         check(generate(cluster), embedded(MODEL, PROMPT, TOKENS, *settings)['digest'])
@@ -123,9 +113,7 @@ def test_pools_and_chunks(devices, router_options, settings):
     with Cluster(MODEL, experts=len(devices), router_options=router_options, placement_options=[*settings, '--shuffle', 17], start=False) as cluster:
         for expert, device in zip(cluster.experts, devices):
             expert.arguments += ['--device', device]
-        for process in cluster.processes():
-            process.start()
-        cluster.wait_ready()
+        cluster.start_all().wait_ready()
         company = COMPANY[:2] + [dict(tokens=PROMPT, max_tokens=TOKENS, ignore_eos=True)] + COMPANY[2:]
         check(cluster.routers[0].generate_many(company)[2].digest, expected)
 
@@ -156,12 +144,10 @@ def test_tensor_cores_and_the_cpu_are_replicas(tmp_path):
     """In the order of Hopper's tensor cores; and what a GPU has answered is verified without one."""
     with Cluster(MODEL, experts=2, placement_options=[*SM90, '--copies', 2], start=False) as cluster:
         cluster.experts[1].arguments += ['--device', 'emu']
-        for process in cluster.processes():
-            process.start()
-        cluster.wait_ready()
-        assert node(cluster, 'expert-0')['kernels_fingerprint'] == node(cluster, 'expert-1')['kernels_fingerprint']
+        cluster.start_all().wait_ready()
+        assert cluster.node('expert-0')['kernels_fingerprint'] == cluster.node('expert-1')['kernels_fingerprint']
         cluster.experts[0].kill()
-        until(lambda: node(cluster, 'expert-0')['state'] == 'dead')
+        until(lambda: cluster.node('expert-0')['state'] == 'dead')
         answer = tmp_path / 'answer.json'
         cadrectl('generate', '--router', cluster.routers[0].grpc, '--tokens', ','.join(map(str, PROMPT)), '--max-tokens', TOKENS, '--ignore-eos', '--save', answer, code=0)
         for isa in 'ref', 'avx2':
@@ -193,17 +179,17 @@ def test_nvml(tmp_path):
     with Cluster(MODEL, experts=1, placement_options=INT8, expert_options=['--device', 'emu'], env=env) as cluster:
         [line] = lines_with(cluster.experts[0], "other processes have some of this device's memory")
         assert 'device=emu:0' in line and 'bytes=2000000000' in line
-        shown = until(lambda: (device := node(cluster, 'expert-0')['device'])['power_w'] and device)
+        shown = until(lambda: (device := cluster.node('expert-0')['device'])['power_w'] and device)
         assert shown == {'device': 'emu:0', 'chip': 'Emulated GPU 0', 'memory_used_bytes': 5000000000, 'memory_bytes': 150000000000, 'busy': 0, 'clock_hz': 0,
                          'power_w': 612.25, 'temperature_c': 71, 'ecc_uncorrected': 1, 'throttled': 'power'}
-        page = http(node(cluster, 'expert-0')['http_address'], '/metrics').splitlines()
+        page = http(cluster.node('expert-0')['http_address'], '/metrics').splitlines()
         assert {'cadre_device_temperature_celsius 71', 'cadre_device_ecc_errors{kind="uncorrected"} 1', 'cadre_device_throttled{reason="power"} 1', 'cadre_device_throttled{reason="heat"} 0'} <= set(page)
         assert not [line for line in page if line.startswith('cadre_device_clock_hertz')]   # not known, so not there
         assert 'device' not in cluster.status()['nodes'][-1]
 
         nvml.write_text('uncorrected 3\n')
         assert cluster.experts[0].popen.wait(30) == 1
-        assert node(cluster, 'expert-0')['problem'] == 'its device has failed, and it left: its memory had 2 errors that ECC cannot correct since this process began'
+        assert cluster.node('expert-0')['problem'] == 'its device has failed, and it left: its memory had 2 errors that ECC cannot correct since this process began'
 
 
 def test_a_device_that_fails_at_the_start():

@@ -4,17 +4,17 @@ import os
 
 import pytest
 
-from cluster import BIN, GOLDEN, Again, Cluster, cadrectl, embedded, lines_with, metric, until
+from cluster import GOLDEN, WITHOUT_EMU, Again, Cluster, cadrectl, embedded, lines_with, metric, until
 
 MODEL = GOLDEN / 'qwen3moe-a' / 'model'
 INT8 = ['--numerics', 'int8']
 PROMPT, TOKENS = [(i * 37 + 11) % 250 for i in range(40)], 8
 
-pytestmark = pytest.mark.skipif(not (BIN.parent / 'lib' / 'cadre' / 'libcadre-emu.so').exists(), reason='this build has no emulated GPU')
+pytestmark = pytest.mark.skipif(**WITHOUT_EMU)
 
 
 def memory(cluster):
-    gpu = next(node for node in cluster.status()['nodes'] if node['id'] == 'expert-1')
+    gpu = cluster.node('expert-1')
     return gpu['memory_used_bytes'], gpu['memory_bytes']
 
 
@@ -37,9 +37,7 @@ def test_experts_move_to_and_from_a_gpu(tmp_path):
     with Cluster(MODEL, experts=2, placement_options=[*INT8, '--settle', '50ms', '--bytes-per-second', '0'], start=False, env={'CADRE_EMU_TAKEN': taken}) as cluster:
         gpu = cluster.experts[1]
         gpu.arguments += ['--device', 'emu', '--memory', '1M']
-        for process in cluster.processes():
-            process.start()
-        cluster.wait_ready()
+        cluster.start_all().wait_ready()
         taken.write_text(str(2**60))
         slots, slot_bytes = metric(gpu.http, 'cadre_expert_slots'), metric(gpu.http, 'cadre_expert_slot_bytes')
         assert slots == 2**20 // slot_bytes

@@ -124,8 +124,7 @@ def test_wait_begins_before_the_cluster(tmp_path):
         waiting = subprocess.Popen([BIN / 'cadrectl', 'wait', '--placement', cluster.placement_grpc, '--experts', '2'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         line = waiting.stderr.readline()
         assert line.startswith('cadrectl wait: waiting: placement service'), line
-        for process in cluster.processes():
-            process.start()
+        cluster.start_all()
         out, errors = waiting.communicate(timeout=60)
         assert waiting.returncode == OK and out.startswith('ready after'), errors
         assert cluster.routers[0].generate(tokens=[1, 2, 3], max_tokens=2, ignore_eos=True).finish_reason == 1
@@ -143,8 +142,7 @@ def test_interrupt_ends_waiting():
 
 def test_experts_without_a_place_are_told_by_exit_codes():
     with Cluster(MODEL, experts=1, memory='100K', start=False) as cluster:
-        for process in cluster.processes():
-            process.start()
+        cluster.start_all()
         until(lambda: cadrectl('status', '--placement', cluster.placement_grpc).returncode != FAILED)
         until(lambda: [node for node in cluster.status()['nodes'] if node['role'] == 'expert' and node['experts'] > 0])
         done = cadrectl('status', '--placement', cluster.placement_grpc)
@@ -168,8 +166,7 @@ def test_readyz_names_a_refused_secret(tmp_path):
         secrets[-1].chmod(0o600)
     with Cluster(MODEL, experts=1, routers=2, placement_options=['--secret-file', secrets[0]], expert_options=['--secret-file', secrets[1]], start=False) as cluster:
         cluster.routers[0].process.arguments += ['--secret-file', str(secrets[0])]
-        for process in cluster.processes():
-            process.start()
+        cluster.start_all()
         says(cluster.routers[0].http, 'waiting for expert nodes')
         says(cluster.routers[1].http, 'not joined', "'router-1' has no cluster secret")
         says(cluster.experts[0].http, 'not joined', "'expert-0' does not know the cluster secret")

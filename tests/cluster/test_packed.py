@@ -36,8 +36,7 @@ def test_a_cluster_of_both_forms(numerics, tmp_path):
     with Cluster(MODEL, experts=2, start=False, placement_options=['--settle', '50ms', '--bytes-per-second', '0', '--numerics', numerics]) as cluster:
         for process in cluster.placement, cluster.experts[1]:
             process.arguments[process.arguments.index('--model') + 1] = str(packed)
-        for process in cluster.processes():
-            process.start()
+        cluster.start_all()
         cluster.start = True
         cluster.wait_ready()
         digest = cluster.routers[0].generate(tokens=PROMPT, max_tokens=12, ignore_eos=True).digest

@@ -50,9 +50,7 @@ def cluster(files):
                  expert_options=secret, start=False) as cluster:
         become(cluster.add_expert(), files, 'unit')
         become(cluster.add_expert(['--placement-token-file', files / 'node']), files, None)
-        for process in cluster.processes():
-            process.start()
-        yield cluster.wait_ready()
+        yield cluster.start_all().wait_ready()
 
 
 @pytest.fixture

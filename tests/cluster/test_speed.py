@@ -2,18 +2,12 @@
 """Nodes of different speed: what each measures of itself or is given, what it is given to do for that, and that answers do not depend on it."""
 import pytest
 
-from cluster import BIN, GOLDEN, Cluster, embedded, lines_with, metric
+from cluster import GOLDEN, WITHOUT_EMU, Cluster, embedded, lines_with, metric
 
 MODEL = GOLDEN / 'qwen3moe-a' / 'model'   # 3 MoE layers of 16 experts
 PROMPT = [(i * 37 + 11) % 250 for i in range(40)]
 TOKENS = 8
 INT8 = ['--numerics', 'int8']
-
-
-def start(cluster):
-    for process in cluster.processes():
-        process.start()
-    cluster.wait_ready()
 
 
 def expert_nodes(cluster):
@@ -28,7 +22,7 @@ def test_fast_nodes_are_given_more():
     with Cluster(MODEL, experts=3, placement_options=INT8, start=False) as cluster:
         cluster.experts[0].env = {'CADRE_SPEED': '0'}
         cluster.experts[2].arguments += ['--speed', '6']
-        start(cluster)
+        cluster.start_all().wait_ready()
         nodes = expert_nodes(cluster)
         assert [nodes[f'expert-{i}']['speed'] for i in range(3)] == [1, 1, 6]
         assert [nodes[f'expert-{i}']['experts'] for i in range(3)] == [6, 6, 36]
@@ -56,7 +50,7 @@ def test_fast_nodes_are_given_more():
 def test_fast_copies_get_more_rows():
     with Cluster(MODEL, experts=2, placement_options=[*INT8, '--copies', 2], start=False) as cluster:
         cluster.experts[1].arguments += ['--speed', '6']
-        start(cluster)
+        cluster.start_all().wait_ready()
         assert [node['experts'] for node in expert_nodes(cluster).values()] == [48, 48]
         for _ in range(4):
             assert digest(cluster) == embedded(MODEL, PROMPT, TOKENS, *INT8)['digest']
@@ -64,12 +58,12 @@ def test_fast_copies_get_more_rows():
         assert fast > 1.5 * slow   # six times, but for calls that are late on a busy machine
 
 
-@pytest.mark.skipif(not (BIN.parent / 'lib' / 'cadre' / 'libcadre-emu.so').exists(), reason='this build has no emulated GPU')
+@pytest.mark.skipif(**WITHOUT_EMU)
 def test_both_measure_themselves():
     """An emulated GPU is slower than any CPU, knows it soon, and is given little."""
     with Cluster(MODEL, experts=2, placement_options=INT8, expert_options=['--speed', '0'], start=False) as cluster:
         cluster.experts[1].arguments += ['--device', 'emu']
-        start(cluster)
+        cluster.start_all().wait_ready()
         nodes = expert_nodes(cluster)
         cpu, emu = nodes['expert-0'], nodes['expert-1']
         assert cpu['speed'] > 8 * emu['speed'] and cpu['experts'] > 8 * emu['experts']

@@ -53,9 +53,7 @@ def test_node_with_wrong_weights_is_said_once_and_holds_nothing(tmp_path, digest
     with Cluster(MODEL, experts=2, start=False, placement_options=['--level-on-join=false']) as cluster:   # or the other node gives it right ones
         bad = cluster.experts[1]
         bad.arguments[bad.arguments.index('--model') + 1] = str(other_weights(tmp_path / 'other', '.experts.'))
-        for process in cluster.processes():
-            process.start()
-        cluster.wait_ready()
+        cluster.start_all().wait_ready()
         assert cluster.routers[0].generate(tokens=[1, 2, 3], max_tokens=8, ignore_eos=True).digest == digest
         assert metric(cluster.placement_http, 'cadre_placement_checksums_wrong_total') > 1
         assert cluster.placement.log.read_text().count('wrong weights') == 1, cluster.placement.log.read_text()
