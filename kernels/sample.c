@@ -161,49 +161,71 @@ static int32_t draw(const float *weights, size_t vocab, double target)
 	return (int32_t)last; /* the sums of a block and of its elements may differ in the last bit */
 }
 
-typedef float most_floats __attribute__((vector_size(4 * LANES)));
-typedef int32_t most_bits __attribute__((vector_size(4 * LANES)));
+/* As wide as the baseline's registers; wider ones are taken apart badly. */
+enum { MOST_LANES = 4, MOST_CHAINS = 4 };
+typedef float most_floats __attribute__((vector_size(4 * MOST_LANES)));
+typedef int32_t most_bits __attribute__((vector_size(4 * MOST_LANES)));
 
-/* Of n logits, those that are numbers; -infinity: there is none above. Written in vectors, because
- * compilers do not put a choice side by side. */
+/* The largest of n logits; NaN when one of them is not finite: there is no largest then, even if
+ * the others are fine. x - x is 0 for what is finite and NaN for what is not, and stays that in a
+ * sum. Written in vectors, because compilers do not put a choice side by side. */
 static float block_most(const float *logits, size_t n)
 {
-	float most = -INFINITY;
-	most_floats lanes = most - (most_floats){ 0 };
+	float most = -INFINITY, odd = 0;
+	most_floats lanes[MOST_CHAINS], zero[MOST_CHAINS];
 	size_t i = 0;
 
-	for (; i + LANES <= n; i += LANES) {
-		most_floats next;
-		memcpy(&next, logits + i, sizeof next);
-		most_bits above = next > lanes;
-		lanes = (most_floats)((above & (most_bits)next) | (~above & (most_bits)lanes));
+	for (size_t c = 0; c < MOST_CHAINS; c++) {
+		lanes[c] = most - (most_floats){ 0 };
+		zero[c] = (most_floats){ 0 };
 	}
-	for (; i < n; i++)
+	for (; i + MOST_LANES * MOST_CHAINS <= n; i += MOST_LANES * MOST_CHAINS)
+		for (size_t c = 0; c < MOST_CHAINS; c++) {
+			most_floats next;
+			memcpy(&next, logits + i + c * MOST_LANES, sizeof next);
+			most_bits above = next > lanes[c];
+			lanes[c] = (most_floats)((above & (most_bits)next) | (~above & (most_bits)lanes[c]));
+			zero[c] += next - next;
+		}
+	for (; i < n; i++) {
 		most = logits[i] > most ? logits[i] : most;
-	for (size_t lane = 0; lane < LANES; lane++)
-		most = lanes[lane] > most ? lanes[lane] : most;
+		odd += logits[i] - logits[i];
+	}
+	for (size_t c = 0; c < MOST_CHAINS; c++)
+		for (size_t lane = 0; lane < MOST_LANES; lane++) {
+			most = lanes[c][lane] > most ? lanes[c][lane] : most;
+			odd += zero[c][lane];
+		}
 
-	return most;
+	return odd == 0 ? most : NAN;
 }
 
-/* The first of the largest logits; NaN is below all, and 0 when there is nothing else. */
-static size_t best_id(const float *logits, size_t vocab)
+/* The first of the largest logits; false when one is not finite. */
+static bool best_id(const float *logits, size_t vocab, size_t *best)
 {
 	float most = -INFINITY;
-	size_t at = 0;
+
+	*best = 0;
 
 	for (size_t block = 0; block < vocab; block += BLOCK) {
 		float here = block_most(logits + block, vocab - block < BLOCK ? vocab - block : BLOCK);
+		if (isnan(here))
+			return false;
 		if (here > most) {
 			most = here;
-			at = block;
+			*best = block;
 		}
 	}
-	for (size_t id = at; id < vocab; id++)
-		if (logits[id] == most)
-			return id;
+	while (logits[*best] != most)
+		++*best;
 
-	return 0;
+	return true;
+}
+
+bool kn_logits_finite(const float *logits, size_t vocab)
+{
+	size_t best;
+	return best_id(logits, vocab, &best);
 }
 
 /* In blocks of as many as the compiler puts side by side: a loop over all of them it would not. */
@@ -229,8 +251,10 @@ int32_t kn_sample(
 	const struct kn_sampling *sampling, const float *logits, size_t vocab, uint64_t position, void *scratch)
 {
 	CAD_ASSERT(vocab > 0 && vocab <= INT32_MAX && sampling->temperature >= 0.0f);
-	size_t best = best_id(logits, vocab);
-	if (sampling->temperature == 0.0f || !(fabsf(logits[best]) < INFINITY))
+	size_t best;
+	if (!best_id(logits, vocab, &best))
+		return -1;
+	if (sampling->temperature == 0.0f)
 		return (int32_t)best;
 	float *weights = (float *)(((uintptr_t)scratch + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN);
 	uint32_t *ids = (uint32_t *)(weights + vocab);

@@ -7,6 +7,7 @@
 #ifndef CADRE_KERNELS_SAMPLE_H
 #define CADRE_KERNELS_SAMPLE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,9 +27,13 @@ struct kn_sampling {
 };
 
 size_t kn_sample_scratch_bytes(size_t vocab);
-/* logits [vocab] finite or -inf; position: the absolute index of the token that is being chosen. */
+/* logits [vocab]; position: the absolute index of the token that is being chosen. -1 when any logit
+ * is NaN or infinite, of whichever token: what the others say is not to be trusted then. */
 int32_t kn_sample(
 	const struct kn_sampling *sampling, const float *logits, size_t vocab, uint64_t position, void *scratch);
+
+/* Whether kn_sample would choose from them. */
+bool kn_logits_finite(const float *logits, size_t vocab);
 
 /* The response digest, one link: d = XXH3-128(d_before, token id, XXH3-128 of the vocab f32
  * logits). d is 16 bytes, zero at the start. */

@@ -7,7 +7,6 @@
 #include "router-svc/inbox.h"
 #include "router-svc/step.h"
 
-#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -226,6 +225,23 @@ static void sweep(struct rt_engine *engine)
 	sweep_list(engine, &engine->scheduler.paused, now);
 }
 
+static void doom_not_finite(struct rt_sequence *sequence, uint64_t position)
+{
+	rt_sequence_doom(sequence, CAD_ERR_NOT_FINITE,
+		"the logits at position %llu are not finite: the checkpoint is damaged", (unsigned long long)position);
+}
+
+/* What is reported is looked at before; what is chosen from, kn_sample looks at. */
+static void check_reported(struct rt_engine *engine, const struct rt_batch *batch, const uint32_t *rows,
+	uint32_t rows_count, const float *logits, size_t ld)
+{
+	for (uint32_t i = 0; i < rows_count; i++) {
+		struct rt_sequence *sequence = batch->row_span[rows[i]]->sequence;
+		if (sequence->request.want_logits && !kn_logits_finite(logits + i * ld, engine->spec->vocab))
+			doom_not_finite(sequence, (uint64_t)batch->positions[rows[i]]);
+	}
+}
+
 /* LOGITS events for runs of consecutive rows of one sequence. */
 static void report_logits(struct rt_engine *engine, const struct rt_batch *batch, const uint32_t *rows,
 	uint32_t rows_count, const float *logits, size_t ld)
@@ -256,6 +272,7 @@ static void on_logits(void *context, const struct rt_batch *batch, const uint32_
 	const float *logits, size_t ld)
 {
 	struct rt_engine *engine = context;
+	check_reported(engine, batch, rows, rows_count, logits, ld);
 	report_logits(engine, batch, rows, rows_count, logits, ld);
 	for (uint32_t i = 0; i < rows_count; i++) {
 		struct rt_span *span = batch->row_span[rows[i]];
@@ -265,10 +282,8 @@ static void on_logits(void *context, const struct rt_batch *batch, const uint32_
 		const float *row = logits + i * ld;
 		int32_t token = kn_sample(
 			&sequence->request.sampling, row, engine->spec->vocab, sequence->count, engine->sample_scratch);
-		if (!isfinite(row[token])) {
-			rt_sequence_doom(sequence, CAD_ERR_NOT_FINITE,
-				"the logits at position %u are not finite: the checkpoint is damaged",
-				sequence->count - 1);
+		if (token < 0) {
+			doom_not_finite(sequence, sequence->count - 1);
 			continue;
 		}
 		kn_digest_add(sequence->digest, token, row, engine->spec->vocab);

@@ -32,6 +32,37 @@ def other_weights(directory, match):
     return directory
 
 
+def damaged_head(directory):
+    """A model in which one weight of the head, of the last token, is NaN."""
+    shutil.copytree(GOLDEN / 'olmoe-a' / 'model', directory)
+    for file in directory.glob('*.safetensors'):
+        data = bytearray(file.read_bytes())
+        length, = struct.unpack('<Q', data[:8])
+        tensor = json.loads(data[8:8 + length]).get('lm_head.weight')
+        if tensor:
+            assert tensor['dtype'] == 'BF16'
+            end = 8 + length + tensor['data_offsets'][1]
+            data[end - 2:end] = b'\xc0\x7f'
+            file.chmod(0o644)
+            file.write_bytes(data)
+            return directory
+    raise AssertionError('no lm_head.weight')
+
+
+def test_a_logit_that_is_no_number_ends_the_request(tmp_path):
+    """Whichever token's it is, and wherever it is computed: nothing is answered, nothing has a digest."""
+    model, sentence = damaged_head(tmp_path / 'model'), 'the logits at position 2 are not finite: the checkpoint is damaged'
+    ways = [[], ['--temperature', '1', '--seed', '3'], ['--temperature', '0.8', '--top-k', '2', '--top-p', '0.5']]
+    with Cluster(model, experts=2) as cluster:
+        for way in ways:
+            for where in ['--router', cluster.routers[0].grpc], ['--model', model]:
+                done = subprocess.run([BIN / 'cadrectl', 'generate', *where, *way, '--tokens', '5,6,7', '--max-tokens', '8', '--ignore-eos'], capture_output=True, text=True, timeout=60)
+                assert done.returncode == 1 and done.stdout == '' and sentence in done.stderr, done
+    (tmp_path / 'in.json').write_text('{"sequences": [[5, 6, 7]]}')
+    done = subprocess.run([BIN / 'cadrectl', 'eval', '--model', model, '--input', tmp_path / 'in.json', '--output', tmp_path / 'out'], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and 'are not finite' in done.stderr and not (tmp_path / 'out').exists(), done
+
+
 def status_table(cluster):
     return subprocess.run([BIN / 'cadrectl', 'status', '--placement', cluster.placement_grpc], capture_output=True, text=True, timeout=30).stdout
 

@@ -53,7 +53,11 @@ static void on_event(void *user, const struct rt_event *event)
 		assert_int_equal(event->first_position, r->last_routed); /* every position once, in order */
 		r->last_routed += event->rows;
 		break;
-	case RT_EVENT_LOGITS: break;
+	case RT_EVENT_LOGITS:
+		for (uint32_t i = 0; i < event->rows; i++)
+			for (uint32_t token = 0; token < event->logits_stride; token++)
+				assert_true(isfinite(event->logits[i * event->logits_stride + token]));
+		break;
 	case RT_EVENT_FINISHED:
 		assert_true(r->last);
 		r->ended = true;
@@ -500,12 +504,12 @@ static void destroy_ends_what_is_left(void **state)
 	assert_int_equal(paused.status, CAD_ERR_CANCELLED);
 }
 
-/* A checkpoint with NaN in one tensor: requests fail with a sentence that says where, and the
- * engine goes on. */
-static void damaged_weights(enum cad_profile profile, const char *tensor, const char *word)
+enum bf16 { BF16_NAN = 0x7fc0, BF16_INFINITE = 0x7f80, BF16_MINUS_INFINITE = 0xff80, BF16_LARGE = 0x7f60 };
+
+/* Writes a value to the elements [first, first + count) of a tensor, which is bf16; count 0: to all. */
+static void damage(const struct golden_copy *copy, const char *tensor, size_t first, size_t count, enum bf16 value)
 {
-	struct golden_copy copy = golden_copy_create("olmoe-a");
-	FILE *file = fopen(golden_copy_path(&copy, "model.safetensors"), "r+b");
+	FILE *file = fopen(golden_copy_path(copy, "model.safetensors"), "r+b");
 
 	assert_non_null(file);
 	uint64_t header_bytes;
@@ -517,40 +521,117 @@ static void damaged_weights(enum cad_profile profile, const char *tensor, const 
 	assert_non_null(entry);
 	unsigned long begin, end;
 	assert_int_equal(sscanf(strstr(entry, "data_offsets"), "data_offsets\":[%lu,%lu", &begin, &end), 2);
-	uint16_t nan = 0x7fc0;
+	begin += 2 * first;
+	end = count > 0 ? begin + 2 * count : end;
+	uint16_t bits = (uint16_t)value;
 	assert_int_equal(fseek(file, (long)(8 + header_bytes + begin), SEEK_SET), 0);
 	for (unsigned long at = begin; at < end; at += 2)
-		assert_int_equal(fwrite(&nan, 2, 1, file), 1);
+		assert_int_equal(fwrite(&bits, 2, 1, file), 1);
 	fclose(file);
 	free(header);
-	struct em_embedded *em = open_in_profile(profile, copy.directory, (struct rt_engine_options){ 0 }, 2);
+}
+
+/* Requests fail with a sentence that has the word, whatever they want, and the engine goes on. */
+static void all_fail(enum cad_profile profile, const struct golden_copy *copy, const char *word)
+{
+	struct em_embedded *em =
+		open_in_profile(profile, copy->directory, (struct rt_engine_options){ .keep_logits = true }, 2);
 	struct record record;
-	int32_t prompt[3] = { 1, 2, 3 };
-	for (int i = 0; i < 2; i++) {
-		struct rt_request wanted = request(&record, prompt, 3, 4);
+	int32_t prompt[40];
+
+	fill_prompt(prompt, 40, 2);
+	for (int i = 0; i < 4; i++) {
+		struct rt_request wanted = request(&record, prompt, 40, 4);
+		wanted.sampling = (struct kn_sampling){ .temperature = (float)(i % 2), .seed = 3 };
+		wanted.want_logits = i > 1;
 		submit(em, &record, &wanted);
 		run_until_ended(em, &record, 1);
 		assert_true(record.failed);
 		assert_int_equal(record.status, CAD_ERR_NOT_FINITE);
 		assert_non_null(strstr(record.text, word));
+		assert_int_equal(record.count, 0);
 	}
 
 	em_destroy(em);
+}
+
+static void damaged_weights(const char *tensor, size_t first, size_t count, enum bf16 value, const char *word)
+{
+	static const enum cad_profile profiles[] = { CAD_PROFILE_F32, CAD_PROFILE_BF16, CAD_PROFILE_INT8,
+		CAD_PROFILE_INT4 };
+	struct golden_copy copy = golden_copy_create("olmoe-a");
+
+	damage(&copy, tensor, first, count, value);
+	for (size_t i = 0; i < sizeof profiles / sizeof *profiles; i++)
+		all_fail(profiles[i], &copy, word);
 	golden_copy_remove(&copy);
 }
 
 static void nan_in_the_gate(void **state)
 {
 	(void)state;
-	damaged_weights(CAD_PROFILE_F32, "\"model.layers.2.mlp.gate.weight\"", "gate of layer 2");
-	damaged_weights(CAD_PROFILE_INT8, "\"model.layers.2.mlp.gate.weight\"", "gate of layer 2");
+	damaged_weights("\"model.layers.2.mlp.gate.weight\"", 0, 0, BF16_NAN, "gate of layer 2");
 }
 
 static void nan_in_the_head(void **state)
 {
 	(void)state;
-	damaged_weights(CAD_PROFILE_F32, "\"lm_head.weight\"", "logits");
-	damaged_weights(CAD_PROFILE_INT8, "\"lm_head.weight\"", "logits");
+	damaged_weights("\"lm_head.weight\"", 0, 0, BF16_NAN, "logits");
+}
+
+/* Of all the logits, one token's, which nobody would choose. */
+static void one_weight_of_the_head(void **state)
+{
+	(void)state;
+	damaged_weights("\"lm_head.weight\"", 511 * 64 + 63, 1, BF16_NAN, "logits");
+	damaged_weights("\"lm_head.weight\"", 5 * 64, 1, BF16_INFINITE, "logits");
+	damaged_weights("\"lm_head.weight\"", 300 * 64 + 7, 1, BF16_MINUS_INFINITE, "logits");
+}
+
+/* Expert 3 is not among those that a start looks at. */
+static void one_weight_of_an_expert(void **state)
+{
+	(void)state;
+	damaged_weights("\"model.layers.1.mlp.experts.3.gate_proj.weight\"", 70, 1, BF16_NAN, "expert 3");
+	damaged_weights("\"model.layers.2.mlp.experts.3.up_proj.weight\"", 5, 1, BF16_INFINITE, "expert 3");
+	damaged_weights("\"model.layers.3.mlp.experts.3.down_proj.weight\"", 9, 1, BF16_MINUS_INFINITE, "expert 3");
+}
+
+/* A weight so large that one logit is infinite for some rows: who has such a row fails, and whoever
+ * is in the same batch has the answer that it has alone. */
+static void only_who_meets_it_fails(void **state)
+{
+	(void)state;
+	enum { PROMPTS = 24, LENGTH = 6 };
+	struct golden_copy copy = golden_copy_create("olmoe-a");
+	struct record alone[PROMPTS], together[PROMPTS];
+	int32_t prompts[PROMPTS][LENGTH];
+	unsigned failed = 0;
+
+	damage(&copy, "\"lm_head.weight\"", 200 * 64 + 11, 1, BF16_LARGE);
+	struct em_embedded *em = open_engine(copy.directory, (struct rt_engine_options){ 0 }, 1);
+	for (uint32_t i = 0; i < PROMPTS; i++) {
+		fill_prompt(prompts[i], LENGTH, i);
+		struct rt_request wanted = request(&alone[i], prompts[i], LENGTH, 1);
+		submit(em, &alone[i], &wanted);
+		run_until_ended(em, &alone[i], 1);
+		failed += alone[i].failed;
+	}
+	assert_in_range(failed, 1, PROMPTS - 1);
+
+	for (uint32_t i = 0; i < PROMPTS; i++) {
+		struct rt_request wanted = request(&together[i], prompts[i], LENGTH, 1);
+		submit(em, &together[i], &wanted);
+	}
+	run_until_ended(em, together, PROMPTS);
+	for (uint32_t i = 0; i < PROMPTS; i++) {
+		assert_int_equal(together[i].failed, alone[i].failed);
+		assert_int_equal(together[i].count, alone[i].failed ? 0 : 1);
+		assert_memory_equal(together[i].digest, alone[i].digest, sizeof alone[i].digest);
+	}
+
+	em_destroy(em);
+	golden_copy_remove(&copy);
 }
 
 int main(void)
@@ -566,6 +647,9 @@ int main(void)
 		cmocka_unit_test(destroy_ends_what_is_left),
 		cmocka_unit_test(nan_in_the_gate),
 		cmocka_unit_test(nan_in_the_head),
+		cmocka_unit_test(one_weight_of_the_head),
+		cmocka_unit_test(one_weight_of_an_expert),
+		cmocka_unit_test(only_who_meets_it_fails),
 	};
 	cad_log_setup(CAD_LOG_WARN, CAD_LOG_LOGFMT);
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 #include "kernels/philox.h"
 #include "kernels/sample.h"
 
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -212,14 +213,14 @@ static void nothing_but_the_arguments_decides(void **state)
 static void greedy_takes_the_lowest_of_the_largest(void **state)
 {
 	(void)state;
-	float logits[] = { -1, 3, NAN, 3, -INFINITY };
+	float logits[] = { -1, 3, -FLT_MAX, 3, 2.5f };
 	struct kn_sampling s = { .temperature = 0, .seed = 1 };
 	assert_int_equal(sample(s, logits, 5, 0), 1);
 	assert_int_equal(sample(s, logits + 2, 3, 0), 1);
-	float none[] = { -INFINITY, -INFINITY };
+	float least[] = { -FLT_MAX, -FLT_MAX };
+	assert_int_equal(sample(s, least, 2, 0), 0);
+	float one[] = { -FLT_MAX, 0, -FLT_MAX };
 	s.temperature = 1;
-	assert_int_equal(sample(s, none, 2, 0), 0);
-	float one[] = { -INFINITY, 0, -INFINITY };
 	for (uint64_t position = 0; position < 50; position++)
 		assert_int_equal(sample(s, one, 3, position), 1);
 }
@@ -228,7 +229,7 @@ static void greedy_takes_the_lowest_of_the_largest(void **state)
 static void greedy_looks_at_every_logit(void **state)
 {
 	(void)state;
-	static const float values[] = { NAN, -INFINITY, -1, 0, -0.0f, 2, 3, INFINITY };
+	static const float values[] = { -FLT_MAX, -5, -1, 0, -0.0f, 2, 3, FLT_MAX };
 	static float logits[VOCAB_MAX];
 	struct cad_random random = { 5 };
 
@@ -238,10 +239,36 @@ static void greedy_looks_at_every_logit(void **state)
 		for (size_t id = 0; id < vocab; id++)
 			logits[id] = values[cad_random_below(&random, 50) ? 0 : cad_random_below(&random, kinds)];
 		for (size_t id = 1; id < vocab; id++)
-			if (logits[id] > logits[best] || (isnan(logits[best]) && !isnan(logits[id])))
-				best = id;
+			best = logits[id] > logits[best] ? id : best;
 		assert_int_equal(sample((struct kn_sampling){ 0 }, logits, vocab, 0), best);
 	}
+}
+
+/* One logit that is no number is enough, wherever it is and whichever token would be chosen: there
+ * is no choice, greedy or drawn. */
+static void nothing_is_chosen_beside_what_is_not_finite(void **state)
+{
+	(void)state;
+	static const float odd[] = { NAN, -NAN, INFINITY, -INFINITY };
+	static const struct kn_sampling ways[] = { { .temperature = 0 }, { .temperature = 1 },
+		{ .temperature = 1, .top_k = 3 }, { .temperature = 0.5f, .top_p = 0.5f, .min_p = 0.1f } };
+	static float logits[VOCAB_MAX];
+	struct cad_random random = { 6 };
+	void *scratch = malloc(kn_sample_scratch_bytes(VOCAB_MAX));
+
+	assert_non_null(scratch);
+
+	for (size_t trial = 0; trial < 4000; trial++) {
+		size_t vocab = 1 + cad_random_below(&random, trial % 2 ? 40 : VOCAB_MAX),
+		       at = cad_random_below(&random, vocab);
+		logits_make(&random, vocab, 4, logits);
+		assert_true(kn_logits_finite(logits, vocab));
+		assert_in_range(sample(ways[trial % 4], logits, vocab, trial), 0, vocab - 1);
+		logits[at] = odd[trial / 4 % 4];
+		assert_false(kn_logits_finite(logits, vocab));
+		assert_int_equal(kn_sample(&ways[trial % 4], logits, vocab, trial, scratch), -1);
+	}
+	free(scratch);
 }
 
 static void ties_go_to_the_lower_ids(void **state)
@@ -298,6 +325,7 @@ int main(void)
 		cmocka_unit_test(nothing_but_the_arguments_decides),
 		cmocka_unit_test(greedy_takes_the_lowest_of_the_largest),
 		cmocka_unit_test(greedy_looks_at_every_logit),
+		cmocka_unit_test(nothing_is_chosen_beside_what_is_not_finite),
 		cmocka_unit_test(ties_go_to_the_lower_ids),
 		cmocka_unit_test(philox_known_answers),
 		cmocka_unit_test(digest_depends_on_everything),
