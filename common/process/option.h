@@ -54,7 +54,9 @@ struct cad_option {
 	const struct cad_choice *choices;
 	enum cad_option_names names; /* STRING */
 	char letter;                 /* a short name, "-o", that the program spells out itself; 0: none */
-	const char *help;            /* one line */
+	/* CADRE_NAME is not read: it is there for other programs, and would change what this one does */
+	bool not_from_environment;
+	const char *help; /* one line */
 };
 
 /* _Generic refuses a member of another type than the option's. */

@@ -48,11 +48,15 @@ struct cad_options {
 static const char *const common_names[] = { "config", "help", "version", "print-config", "check-config" };
 enum { COMMON_COUNT = sizeof common_names / sizeof common_names[0] };
 
+/* The program's, for sentences that it writes later; NULL: none. */
+static const struct cad_options *latest;
+
 void cad_options_destroy(struct cad_options *options)
 {
 	if (!options)
 		return;
 
+	latest = latest == options ? NULL : latest;
 	for (size_t i = 0; options->entries && i < options->spec->count; i++)
 		free(options->entries[i].text);
 	for (size_t i = 0; i < options->positional_count; i++)
@@ -315,6 +319,9 @@ static enum cad_status variable_read(
 	struct cad_options *options, const char *option_name, struct named named, struct cad_error *error)
 {
 	char name[NAME_BYTES_MAX + 8];
+
+	if (options->spec->table[named.index].not_from_environment)
+		return CAD_OK;
 	environment_name(option_name, name);
 	const char *text = getenv(name);
 	return text ? entry_take(options, named, SOURCE_ENVIRONMENT, name, text, error) : CAD_OK;
@@ -452,6 +459,60 @@ static enum cad_status rivals_settle(struct cad_options *options, struct cad_err
 	return CAD_OK;
 }
 
+/* Whether `text` has `word`, and not as a part of a longer one. */
+static bool has_word(const char *text, const char *word)
+{
+	size_t length = strlen(word);
+
+	for (const char *at = text; (at = strstr(at, word)) != NULL; at++) {
+		unsigned char before = at > text ? (unsigned char)at[-1] : 0, after = (unsigned char)at[length];
+		if (!isalnum(before) && !strchr("-_.", before ? before : ' ') && !isalnum(after) &&
+			!strchr("-_", after ? after : ' '))
+			return true;
+	}
+	return false;
+}
+
+/* Whether a sentence speaks of the option: by its name, or by a value that is its own. */
+static bool speaks_of(const char *text, const struct cad_option *option, const struct entry *entry)
+{
+	enum { VALUE_BYTES_MIN = 4 }; /* shorter ones are in many sentences */
+	char flag[NAME_BYTES_MAX + 2];
+
+	snprintf(flag, sizeof flag, "--%s", option->name);
+	return has_word(text, flag) ||
+		(option->type == CAD_OPTION_TYPE_STRING && strlen(entry->text) >= VALUE_BYTES_MIN &&
+			has_word(text, entry->text));
+}
+
+/* Whoever reads "--router: ..." and gave no such flag looks for it in vain: where it is from is said. */
+static void tell_sources(const struct cad_options *options, struct cad_error *error)
+{
+	const char *join = " (";
+	char more[CAD_ERROR_TEXT_BYTES] = "", name[NAME_BYTES_MAX + 8];
+	size_t length = 0;
+
+	for (size_t i = 0; i < options->spec->count && length < sizeof more; i++) {
+		const struct cad_option *option = &options->spec->table[i];
+		const struct entry *entry = &options->entries[i];
+		bool file = entry->source == SOURCE_FILE;
+		if ((!file && entry->source != SOURCE_ENVIRONMENT) || !speaks_of(error->text, option, entry))
+			continue;
+		environment_name(entry->alias ? entry->alias->old_name : option->name, name);
+		length += (size_t)snprintf(more + length, sizeof more - length, "%s--%s is from %s%s", join,
+			option->name, file ? options->config : name, file ? "" : " in the environment");
+		join = ", ";
+	}
+	if (length > 0)
+		(void)cad_error_set(error, error->status, "%.*s%s)", (int)(sizeof error->text / 2), error->text, more);
+}
+
+void cad_options_tell_sources(struct cad_error *error)
+{
+	if (latest)
+		tell_sources(latest, error);
+}
+
 static enum cad_status values_read(struct cad_options *options, void *values, struct cad_error *error)
 {
 	for (size_t i = 0; i < options->spec->count; i++) {
@@ -475,7 +536,10 @@ static enum cad_status values_read(struct cad_options *options, void *values, st
 		if (status != CAD_OK)
 			return status;
 	}
-	return options->spec->check ? options->spec->check(values, error) : CAD_OK;
+	enum cad_status status = options->spec->check ? options->spec->check(values, error) : CAD_OK;
+	if (status != CAD_OK)
+		tell_sources(options, error);
+	return status;
 }
 
 static void print_choices(const struct cad_option *option)
@@ -587,8 +651,11 @@ enum cad_status cad_options_parse(const struct cad_options_spec *spec, int argc,
 	made->positional = calloc(spec->positional_max + 1u, sizeof *made->positional);
 	enum cad_status status =
 		made->entries && made->positional ? read_all(made, argc, argv, values, error) : no_memory(error);
-	if (status == CAD_OK && made->check_config && spec->check_files)
+	if (status == CAD_OK && made->check_config && spec->check_files) {
 		status = spec->check_files(values, error);
+		if (status != CAD_OK)
+			tell_sources(made, error);
+	}
 	if (status != CAD_OK) {
 		cad_options_destroy(made);
 		return status;
@@ -686,6 +753,7 @@ bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv
 	if (action == CAD_OPTIONS_EXIT)
 		return false;
 
+	latest = *options;
 	if (spec->log)
 		spec->log(values);
 	warn_of_old_names(*options);

@@ -46,6 +46,11 @@ const char *cad_options_old_name(const struct cad_options *options, const char *
 bool cad_options_main(const struct cad_options_spec *spec, int argc, char **argv, void *values,
 	struct cad_options **options, int *exit_code);
 
+/* Adds to the sentence of an error which of the options that it speaks of, by name or value, came
+ * from the environment or the file. Of the options that cad_options_main returned last, until they
+ * are destroyed; in the thread that called it. */
+void cad_options_tell_sources(struct cad_error *error);
+
 /* What every service offers: values are enum cad_log_level and enum cad_log_format. */
 extern const struct cad_choice cad_log_level_choices[], cad_log_format_choices[];
 

@@ -178,7 +178,9 @@ void cad_option_note(const struct cad_option *option, char *text, size_t bytes)
 
 	*text = 0;
 	cad_option_range_text(option, range, sizeof range);
-	if (!option->default_text)
+	if (option->not_from_environment)
+		snprintf(text, bytes, " (not taken from the environment)");
+	else if (!option->default_text)
 		snprintf(text, bytes, " (required)");
 	else if (option->type == CAD_OPTION_TYPE_BOOL && strcmp(option->default_text, "true") == 0)
 		snprintf(text, bytes, " (default true; --%s=false)", option->name);

@@ -313,7 +313,10 @@ void cad_service_fini(struct cad_service *service)
 int cad_service_failed(const struct cad_service *service, const struct cad_error *error)
 {
 	bool asked_to = error->status == CAD_ERR_CANCELLED;
+	struct cad_error said = *error;
+
+	cad_options_tell_sources(&said);
 	cad_log_write(asked_to ? CAD_LOG_INFO : CAD_LOG_ERROR, service->name,
-		&(struct cad_log_field)CAD_S("msg", error->text), 1);
+		&(struct cad_log_field)CAD_S("msg", said.text), 1);
 	return asked_to ? 0 : 1;
 }

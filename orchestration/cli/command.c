@@ -71,7 +71,9 @@ int cl_fail(const char *command, const struct cad_error *error)
 		fprintf(stderr, "cadrectl %s: interrupted\n", command);
 		return CL_EXIT_INTERRUPTED;
 	}
-	cl_line(stderr, "cadrectl %s: %s", command, error->text);
+	struct cad_error said = *error;
+	cad_options_tell_sources(&said);
+	cl_line(stderr, "cadrectl %s: %s", command, said.text);
 	return CL_EXIT_FAILED;
 }
 

@@ -65,7 +65,8 @@ extern const struct cad_choice cl_format_choices[];
  * becomes '?', ends of lines too. */
 void cl_line(FILE *stream, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints "cadrectl NAME: sentence" to stderr and returns CL_EXIT_FAILED, or CL_EXIT_INTERRUPTED
- * when Ctrl-C is the reason. */
+ * when Ctrl-C is the reason. What came from the environment is said to, while the command's options
+ * are there. */
 int cl_fail(const char *command, const struct cad_error *error);
 
 /* One line on stdout, which main checks; frees it. */

@@ -3,6 +3,7 @@
 
 #include "common/model/safetensors.h"
 #include "orchestration/cli/evaluation.h"
+#include "orchestration/cli/command.h"
 #include "orchestration/cli/run_options.h"
 
 #include <stdio.h>
@@ -103,10 +104,9 @@ int cl_eval(int argc, char **argv)
 		status = cl_evaluation_run(&eval, &embedded, &error);
 	if (status == CAD_OK)
 		status = write_output(&eval, options.output, &error);
-	if (status != CAD_OK)
-		fprintf(stderr, "cadrectl eval: %s\n", error.text);
+	exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("eval", &error);
 	cl_evaluation_fini(&eval);
 	cad_options_destroy(parsed);
 
-	return status == CAD_OK ? 0 : 1;
+	return exit_code;
 }

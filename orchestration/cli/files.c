@@ -41,8 +41,9 @@ int cl_tokenize(int argc, char **argv)
 		return exit_code;
 
 	enum cad_status status = cad_tokenize_file(options.tokenizer, options.input, options.output, &error);
+	exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("tokenize", &error);
 	cad_options_destroy(parsed);
-	return status == CAD_OK ? CL_EXIT_OK : cl_fail("tokenize", &error);
+	return exit_code;
 }
 
 /* ---- model inspect ---- */
@@ -133,6 +134,7 @@ int cl_model_inspect(int argc, char **argv)
 		cad_model_close(model);
 	}
 
+	exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("model inspect", &error);
 	cad_options_destroy(parsed);
-	return status == CAD_OK ? CL_EXIT_OK : cl_fail("model inspect", &error);
+	return exit_code;
 }

@@ -216,7 +216,7 @@ int cl_generate(int argc, char **argv)
 	if (status == CAD_OK)
 		status = cl_run_from_options(&options.run, &run, &cluster, &error);
 	if (status == CAD_ERR_INVALID || status == CAD_ERR_NOT_FOUND) {
-		cl_line(stderr, "cadrectl generate: %s", error.text);
+		(void)cl_fail("generate", &error);
 		exit_code = CL_EXIT_USAGE;
 	} else {
 		if (status == CAD_OK) {

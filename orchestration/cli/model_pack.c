@@ -267,6 +267,7 @@ int cl_model_pack(int argc, char **argv)
 		cad_model_close(model);
 	}
 
+	exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("model pack", &error);
 	cad_options_destroy(parsed);
-	return status == CAD_OK ? CL_EXIT_OK : cl_fail("model pack", &error);
+	return exit_code;
 }

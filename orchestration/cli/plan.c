@@ -460,11 +460,7 @@ int cl_plan(int argc, char **argv)
 	else if (status == CAD_OK)
 		status = cl_plan_print_json(
 			&options, &now, &result, options.what_if, asks ? &other : NULL, asks ? &changed : NULL, &error);
-	exit_code = CL_EXIT_OK;
-	if (status != CAD_OK) {
-		fprintf(stderr, "cadrectl plan: %s\n", error.text);
-		exit_code = CL_EXIT_FAILED;
-	}
+	exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("plan", &error);
 
 	cl_plan_result_fini(&changed);
 	cl_plan_result_fini(&result);

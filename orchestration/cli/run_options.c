@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum cad_status cl_engine_check(const struct cl_engine *engine, struct cad_error *error)
@@ -71,6 +72,11 @@ enum cad_status cl_run_from_options(
 	if (run->model || run->routers)
 		return CAD_OK;
 	status = cl_cluster_routers(cluster, &run->routers, &run->access, error);
-	return status == CAD_ERR_NOT_FOUND ? cad_error_prefix(error, "say where to run it, with --router or --model")
-					   : status;
+	if (status != CAD_ERR_NOT_FOUND)
+		return status;
+	(void)cad_error_prefix(error, "say where to run it, with --router or --model");
+	/* it is there for services, and whoever set it for them did not mean this */
+	return getenv("CADRE_MODEL") ? cad_error_set(error, CAD_ERR_NOT_FOUND,
+					       "%s; CADRE_MODEL in the environment does not choose that", error->text)
+				     : CAD_ERR_NOT_FOUND;
 }

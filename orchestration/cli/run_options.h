@@ -44,8 +44,15 @@ struct cl_run_options {
 		CL_TLS_OPTIONS(owner, member.access), CL_TOKEN_OPTION(owner, member.access), \
 		CAD_OPTION_DURATION(owner, member.timeout_ns, "timeout", "0s", 0, 24 * 3600 * CAD_NS_PER_S, \
 			"give up when the whole answer takes longer, over all routers; 0s: never"), \
-		CAD_OPTION_DIRECTORY(owner, member.model, "model", "", \
-			"directory of a checkpoint: compute in this process (embedded), without a cluster"), \
+		{ \
+			.name = "model", \
+			.type = CAD_OPTION_TYPE_STRING, \
+			.offset = CAD_OPTION_OFFSET(owner, member.model, const char *), \
+			.default_text = "", \
+			.names = CAD_OPTION_NAMES_DIRECTORY, \
+			.not_from_environment = true, \
+			.help = "directory of a checkpoint: compute in this process (embedded), without a cluster", \
+		}, \
 		CL_ENGINE_OPTIONS(owner, member.engine)
 
 /* For the `rivals` of the options. */

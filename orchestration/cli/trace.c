@@ -113,9 +113,10 @@ int cl_trace_import(int argc, char **argv)
 		printf("\n");
 	}
 	pl_trace_free(trace);
+	exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("trace import", &error);
 	cad_options_destroy(parsed);
 
-	return status == CAD_OK ? CL_EXIT_OK : cl_fail("trace import", &error);
+	return exit_code;
 }
 
 /* ---- export ---- */

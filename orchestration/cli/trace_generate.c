@@ -124,8 +124,9 @@ int cl_trace_generate(int argc, char **argv)
 	}
 	if (status == CAD_OK && options.best[0])
 		status = write_best(&options, &made, &error);
+	exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("trace generate", &error);
 	pl_synthetic_fini(&made);
 	cad_options_destroy(parsed);
 
-	return status == CAD_OK ? CL_EXIT_OK : cl_fail("trace generate", &error);
+	return exit_code;
 }

@@ -275,8 +275,9 @@ int cl_trace_record(int argc, char **argv)
 		return exit_code;
 
 	if (cad_file_writer_open_private(&file, options.output, &error) != CAD_OK) {
+		exit_code = cl_fail("trace record", &error);
 		cad_options_destroy(parsed);
-		return cl_fail("trace record", &error);
+		return exit_code;
 	}
 	enum cad_status status = cl_session_open(&session, &options.placement, &error);
 	if (status == CAD_OK)

@@ -2,6 +2,7 @@
 """cadrectl as a person or a script uses it: output, exit codes, and what it says when something is wrong."""
 import concurrent.futures
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -57,6 +58,32 @@ def test_tokens_sampling_and_routing(cluster):
     assert first['request']['seed'] == str(2**64 - 1) and first['request']['temperature'] == 0.9
     assert [token['position'] for token in first['routing']] == list(range(8))   # the last token is not computed any more
     assert all(len(layer['experts']) == 2 and set(layer['nodes']) <= {'expert-0', 'expert-1'} for token in first['routing'] for layer in token['layers'])
+
+
+def test_the_environment_does_not_choose_who_computes(cluster, answer, tmp_path):
+    """CADRE_MODEL is there for services; whoever set it for them asks the cluster all the same."""
+    for model in MODEL, '/nonexistent':
+        env = {**os.environ, 'CADRE_MODEL': str(model), 'CADRE_ROUTER': cluster.routers[0].grpc}
+        done = cadrectl('generate', '--max-tokens', 12, '--ignore-eos', '-o', 'json', 'hello world', env=env)
+        assert done.returncode == 0 and json.loads(done.stdout)['computed_by'] == f'router {cluster.routers[0].grpc}', done
+        done = cadrectl('verify', '-o', 'json', answer[1], env=env)
+        assert done.returncode == 0 and json.loads(done.stdout)['computed_by'] == f'router {cluster.routers[0].grpc}', done
+        done = cadrectl('generate', 'x', env={**os.environ, 'CADRE_MODEL': str(model)}, cwd=tmp_path)
+        assert done.returncode == 2 and done.stderr.endswith('; CADRE_MODEL in the environment does not choose that\n'), done
+    assert '(not taken from the environment)' in cadrectl('generate', '--help').stdout
+
+
+@pytest.mark.parametrize('name, value, command, says', [
+    ('CADRE_ROUTER', '127.0.0.1:1', ['cadrectl', 'generate', 'x'], '(--router is from CADRE_ROUTER in the environment)'),
+    ('CADRE_ROUTER', '127.0.0.1', ['cadrectl', 'generate', 'x'], "--router: '127.0.0.1' is not an address: give HOST:PORT (--router is from CADRE_ROUTER in the environment)"),
+    ('CADRE_PLACEMENT', '127.0.0.1:1', ['cadrectl', 'status'], '(--placement is from CADRE_PLACEMENT in the environment)'),
+    ('CADRE_TRACE', '/nonexistent', ['cadrectl', 'plan', '--nodes', '2'], '/nonexistent does not exist (--trace is from CADRE_TRACE in the environment)'),
+    ('CADRE_MODEL', '/nonexistent', ['cadre-router', '--local-experts', '--http', '127.0.0.1:0'], '(--model is from CADRE_MODEL in the environment)'),
+    ('CADRE_MODEL', '/nonexistent', ['cadre-expert', '--placement', '127.0.0.1:1', '--check-config'], '(--model is from CADRE_MODEL in the environment)'),
+], ids=str)
+def test_messages_name_the_environment(name, value, command, says, tmp_path):
+    done = subprocess.run([BIN / command[0], *command[1:]], env={**os.environ, name: value}, capture_output=True, text=True, timeout=30, cwd=tmp_path)
+    assert done.returncode != 0 and says in done.stderr, done.stderr
 
 
 def test_verify_on_the_cluster_and_in_one_process(cluster, answer):

@@ -117,7 +117,7 @@ def check_programs(manifests, folder):
         if done.returncode != 0 or done.stderr:
             yield f"{name}: --check-config ends with {done.returncode}: {done.stderr.strip()}"
         if "CADRE_MODEL" in workload.environment():
-            yield f"{name}: CADRE_MODEL would make cadrectl in the same container compute by itself"
+            yield f"{name}: CADRE_MODEL would be an option of cadrectl in the same container, too"
 
 
 def check_options(manifests, _):

@@ -223,6 +223,73 @@ static void rivals_by_strength(void **state)
 	}
 }
 
+/* What other programs have in the environment does not reach an option that is not for it. */
+static void not_from_the_environment(void **state)
+{
+	(void)state;
+	struct cad_option own_table[] = {
+		CAD_OPTION_STRING(struct values, model, "model", "", "directory of the checkpoint"),
+		CAD_OPTION_STRING(struct values, note, "note", "", "anything"),
+	};
+	own_table[0].not_from_environment = true;
+	const struct cad_options_spec own = { .program = "tool", .table = own_table, .count = 2 };
+
+	setenv("CADRE_MODEL", "m", 1);
+	setenv("CADRE_NOTE", "n", 1);
+	assert_int_equal(parse_as(&own, (char *[]){ (char *)"tool", NULL }), CAD_OK);
+	assert_string_equal(values.model, "");
+	assert_string_equal(cad_options_source(options, "model"), "default");
+	assert_string_equal(values.note, "n");
+	clean(NULL);
+	assert_int_equal(parse_as(&own, (char *[]){ (char *)"tool", (char *)"--model", (char *)"x", NULL }), CAD_OK);
+	assert_string_equal(values.model, "x");
+	unsetenv("CADRE_MODEL");
+	unsetenv("CADRE_NOTE");
+	clean(NULL);
+}
+
+static void told(const char *sentence, const char *expected)
+{
+	struct cad_error said;
+	(void)cad_error_set(&said, CAD_ERR_IO, "%s", sentence);
+	cad_options_tell_sources(&said);
+	assert_string_equal(said.text, expected);
+	assert_int_equal(said.status, CAD_ERR_IO);
+}
+
+/* Sentences that speak of an option say where it is from, when no flag says it. */
+static void sentences_name_the_environment(void **state)
+{
+	(void)state;
+	char *argv[] = { (char *)"tool", (char *)"--config", path, (char *)"--note=given", NULL };
+	int exit_code;
+
+	write_file("place: /srv/shelf");
+	setenv("CADRE_MODEL", "/srv/model", 1);
+	setenv("CADRE_FAST", "true", 1);
+	setenv("CADRE_THREADS", "64", 1);
+	assert_int_equal(parse(argv), CAD_ERR_INVALID);
+	assert_string_equal(error.text,
+		"--fast does not go with --threads 64 (--threads is from CADRE_THREADS in the environment, --fast is from CADRE_FAST in the environment)");
+	setenv("CADRE_THREADS", "4", 1);
+	assert_true(cad_options_main(&spec, 4, argv, &values, &options, &exit_code));
+	told("cannot read '/srv/model/config.json'",
+		"cannot read '/srv/model/config.json' (--model is from CADRE_MODEL in the environment)");
+	told("--model: a directory is needed",
+		"--model: a directory is needed (--model is from CADRE_MODEL in the environment)");
+	char file[200];
+	snprintf(file, sizeof file, "/srv/shelf is empty (--place is from %s)", path);
+	told("/srv/shelf is empty", file);
+	told("'given' is no note, see --note", "'given' is no note, see --note");
+	told("--model-parts, x--model and /srv/models are others",
+		"--model-parts, x--model and /srv/models are others");
+	clean(NULL);
+	told("cannot read '/srv/model/config.json'", "cannot read '/srv/model/config.json'");
+	unsetenv("CADRE_MODEL");
+	unsetenv("CADRE_FAST");
+	logs = 0;
+}
+
 static void refused(const char *sentence, char **argv)
 {
 	assert_true(parse(argv) < 0);
@@ -489,6 +556,8 @@ int main(void)
 		cmocka_unit_test_teardown(bools, clean),
 		cmocka_unit_test_teardown(order_of_strength, clean),
 		cmocka_unit_test_teardown(rivals_by_strength, clean),
+		cmocka_unit_test_teardown(not_from_the_environment, clean),
+		cmocka_unit_test_teardown(sentences_name_the_environment, clean),
 		cmocka_unit_test_teardown(mistakes_get_sentences, clean),
 		cmocka_unit_test_teardown(mistakes_in_files, clean),
 		cmocka_unit_test_teardown(help_and_version, clean),
