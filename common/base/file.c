@@ -162,8 +162,15 @@ static enum cad_status writer_open(
 	/* two writers of one file, in one process or in two, have two temporary files */
 	static _Atomic unsigned counter;
 	struct cad_file_writer opened = { .path = strdup(path) };
+	struct stat there;
 	enum cad_status status;
 
+	/* the rename would replace it, whatever it is: /dev/null too */
+	if (stat(path, &there) == 0 && !S_ISREG(there.st_mode)) {
+		status = cad_error_set(error, CAD_ERR_IO, "%s cannot be written: it is %s, not a file", path,
+			S_ISDIR(there.st_mode) ? "a directory" : "a device or the like");
+		goto free_names;
+	}
 	if (!opened.path || asprintf(&opened.temporary, "%s.%ld-%u.tmp", path, (long)getpid(), counter++) < 0) {
 		opened.temporary = NULL;
 		status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to write %s", path);

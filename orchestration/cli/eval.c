@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestration/cli/eval.h"
 
+#include "common/base/file.h"
 #include "common/model/safetensors.h"
-#include "orchestration/cli/evaluation.h"
 #include "orchestration/cli/command.h"
+#include "orchestration/cli/evaluation.h"
 #include "orchestration/cli/run_options.h"
 
 #include <stdio.h>
@@ -86,6 +87,17 @@ static enum cad_status write_output(const struct cl_evaluation *eval, const char
 	return status;
 }
 
+/* Before anything is computed: it would be lost. */
+static enum cad_status check_output(const char *path, struct cad_error *error)
+{
+	struct cad_file_writer writer;
+	enum cad_status status = cad_file_writer_open(&writer, path, error);
+
+	if (status == CAD_OK)
+		cad_file_writer_abandon(&writer);
+	return status;
+}
+
 int cl_eval(int argc, char **argv)
 {
 	struct options options;
@@ -100,6 +112,8 @@ int cl_eval(int argc, char **argv)
 	struct em_options embedded = cl_engine_embedded(&options.engine);
 	embedded.model = options.model;
 	enum cad_status status = cl_evaluation_read(options.input, &eval, &error);
+	if (status == CAD_OK)
+		status = check_output(options.output, &error);
 	if (status == CAD_OK)
 		status = cl_evaluation_run(&eval, &embedded, &error);
 	if (status == CAD_OK)

@@ -39,8 +39,8 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U64(
 		struct options, seed, "seed", "0", 0, UINT64_MAX, "seed of the sampling: equal seeds give equal texts"),
 	CAD_OPTION_STRING(struct options, stop, "stop", "", "stop before this string"),
-	CAD_OPTION_BOOL(
-		struct options, routing, "routing", "false", "report which experts fired, and where (with -o json)"),
+	CAD_OPTION_BOOL(struct options, routing, "routing", "false",
+		"report which experts fired, and where (with -o json)"),
 	CAD_OPTION_FILE(
 		struct options, save, "save", "", "also write the answer as JSON to this file, for 'cadrectl verify'"),
 	CL_FORMAT_OPTION(struct options, format, "table: the text as it arrives; json: one object at the end"),
@@ -141,17 +141,12 @@ static void print_summary(const struct cl_result *result)
 			(unsigned long long)result->absent_slots, (unsigned long long)result->absent_rows);
 }
 
-static enum cad_status save_json(const json_t *json, const char *path, struct cad_error *error)
+static enum cad_status save_json(const json_t *json, struct cad_file_writer *save, struct cad_error *error)
 {
-	struct cad_file_writer writer;
-	enum cad_status status = cad_file_writer_open(&writer, path, error);
-
-	if (status != CAD_OK)
-		return status;
 	/* commit checks whether that worked */
-	(void)json_dumpf(json, writer.stream, JSON_COMPACT | JSON_ENSURE_ASCII);
-	fputc('\n', writer.stream);
-	return cad_file_writer_commit(&writer, error);
+	(void)json_dumpf(json, save->stream, JSON_COMPACT | JSON_ENSURE_ASCII);
+	fputc('\n', save->stream);
+	return cad_file_writer_commit(save, error);
 }
 
 static void print_text(const struct progress *progress)
@@ -177,7 +172,7 @@ static void take_report(struct cl_result *result, const struct cl_run_report *re
 }
 
 static enum cad_status print_result(const struct options *options, const struct cl_request *request,
-	const struct progress *progress, const char *where, struct cad_error *error)
+	const struct progress *progress, const char *where, struct cad_file_writer *save, struct cad_error *error)
 {
 	json_t *json = cl_result_to_json(&progress->result, request, where);
 	enum cad_status status =
@@ -190,8 +185,8 @@ static enum cad_status print_result(const struct options *options, const struct 
 		putchar('\n');
 	}
 
-	if (status == CAD_OK && options->save[0])
-		status = save_json(json, options->save, error);
+	if (status == CAD_OK && save->stream)
+		status = save_json(json, save, error);
 	json_decref(json);
 	return status;
 }
@@ -204,6 +199,7 @@ int cl_generate(int argc, char **argv)
 	struct cl_request request = { 0 };
 	struct cl_request_message message;
 	struct cl_run_report report = { .where = "" };
+	struct cad_file_writer save = { .stream = NULL }; /* opened first: the answer will have a place */
 	int exit_code;
 
 	if (!cad_options_main(&spec, argc, argv, &options, &parsed, &exit_code))
@@ -215,6 +211,8 @@ int cl_generate(int argc, char **argv)
 	struct cl_cluster cluster = { .root = NULL };
 	if (status == CAD_OK)
 		status = cl_run_from_options(&options.run, &run, &cluster, &error);
+	if (status == CAD_OK && options.save[0])
+		status = cad_file_writer_open(&save, options.save, &error);
 	if (status == CAD_ERR_INVALID || status == CAD_ERR_NOT_FOUND) {
 		(void)cl_fail("generate", &error);
 		exit_code = CL_EXIT_USAGE;
@@ -232,11 +230,13 @@ int cl_generate(int argc, char **argv)
 				"the answer of %s ended without a finish reason", report.where);
 		if (status == CAD_OK && progress.result.finished) {
 			take_report(&progress.result, &report);
-			status = print_result(&options, &request, &progress, report.where, &error);
+			status = print_result(&options, &request, &progress, report.where, &save, &error);
 		}
 		exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("generate", &error);
 	}
 
+	if (save.stream)
+		cad_file_writer_abandon(&save);
 	cl_cluster_fini(&cluster);
 	cl_request_fini(&request);
 	cl_result_fini(&progress.result);

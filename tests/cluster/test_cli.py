@@ -86,6 +86,20 @@ def test_messages_name_the_environment(name, value, command, says, tmp_path):
     assert done.returncode != 0 and says in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize('path, says', [('/nonexistent/answer.json', 'No such file or directory'), ('', 'it is a directory, not a file'), ('/dev/null', 'it is a device or the like, not a file')])
+def test_where_to_write_is_checked_before(cluster, tmp_path, path, says):
+    """Nothing is computed that would be lost."""
+    path = path or tmp_path
+    before = metric(cluster.routers[0].http, 'cadre_router_requests_total')
+    done = cadrectl('generate', '--router', cluster.routers[0].grpc, '--tokens', '1,2', '--save', path)
+    assert (done.returncode, done.stdout, done.stderr) == (1, '', f'cadrectl generate: {path} cannot be written: {says}\n')
+    assert metric(cluster.routers[0].http, 'cadre_router_requests_total') == before
+    (tmp_path / 'in.json').write_text('{"sequences": [[1, 2]]}')
+    done = cadrectl('eval', '--model', MODEL, '--input', tmp_path / 'in.json', '--output', path)
+    assert (done.returncode, done.stdout, done.stderr) == (1, '', f'cadrectl eval: {path} cannot be written: {says}\n')
+    assert [file.name for file in tmp_path.iterdir()] == ['in.json']
+
+
 def test_verify_on_the_cluster_and_in_one_process(cluster, answer):
     result, path = answer
     for where in (['--router', cluster.routers[0].grpc], ['--model', MODEL], ['--model', MODEL, '--isa', 'ref', '--threads', 2]):
