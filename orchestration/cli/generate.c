@@ -5,6 +5,7 @@
 #include "orchestration/cli/command.h"
 #include "orchestration/cli/run_options.h"
 #include "orchestration/cli/request.h"
+#include "orchestration/cli/routing.h"
 #include "orchestration/cli/run.h"
 
 #include <stdio.h>
@@ -40,7 +41,7 @@ static const struct cad_option table[] = {
 		struct options, seed, "seed", "0", 0, UINT64_MAX, "seed of the sampling: equal seeds give equal texts"),
 	CAD_OPTION_STRING(struct options, stop, "stop", "", "stop before this string"),
 	CAD_OPTION_BOOL(struct options, routing, "routing", "false",
-		"report which experts fired, and where (with -o json)"),
+		"report which experts fired, and where: in short, and with -o json or --save for each token"),
 	CAD_OPTION_FILE(
 		struct options, save, "save", "", "also write the answer as JSON to this file, for 'cadrectl verify'"),
 	CL_FORMAT_OPTION(struct options, format, "table: the text as it arrives; json: one object at the end"),
@@ -149,7 +150,7 @@ static enum cad_status save_json(const json_t *json, struct cad_file_writer *sav
 	return cad_file_writer_commit(save, error);
 }
 
-static void print_text(const struct progress *progress)
+static void print_text(const struct progress *progress, bool routing)
 {
 	const struct cl_result *result = &progress->result;
 	if (!progress->printed) /* a model without a tokenizer, or a prompt that ended at once */
@@ -158,6 +159,8 @@ static void print_text(const struct progress *progress)
 	putchar('\n');
 	fflush(stdout);
 	print_summary(result);
+	if (routing)
+		cl_routing_print(stderr, result->routing);
 }
 
 /* Of an answer that took several streams, no router has seen all of it. */
@@ -179,7 +182,7 @@ static enum cad_status print_result(const struct options *options, const struct 
 		json ? CAD_OK : cad_error_set(error, CAD_ERR_MEMORY, "out of memory for the answer as JSON");
 
 	if (options->format == CL_FORMAT_TABLE)
-		print_text(progress);
+		print_text(progress, options->routing);
 	else if (status == CAD_OK) {
 		(void)json_dumpf(json, stdout, JSON_COMPACT | JSON_ENSURE_ASCII); /* main checks whether that worked */
 		putchar('\n');

@@ -15,7 +15,8 @@
 /* ---- import ---- */
 
 static const struct cad_choice from_choices[] = { { "auto", PL_TRACE_AUTO }, { "cadre", PL_TRACE_OWN },
-	{ "csv", PL_TRACE_CSV }, { "json", PL_TRACE_JSON }, { "eval", PL_TRACE_EVAL }, { NULL, 0 } };
+	{ "csv", PL_TRACE_CSV }, { "json", PL_TRACE_JSON }, { "eval", PL_TRACE_EVAL }, { "answer", PL_TRACE_ANSWER },
+	{ NULL, 0 } };
 static const struct cad_choice phase_choices[] = { { "all", PL_TRACE_PHASE_ALL }, { "prefill", PL_TRACE_PHASE_PREFILL },
 	{ "decode", PL_TRACE_PHASE_DECODE }, { NULL, 0 } };
 
@@ -35,7 +36,7 @@ static const struct cad_option import_table[] = {
 	CAD_OPTION_U32(struct import_options, experts, "experts", "0", 0, PL_TRACE_EXPERTS_MAX,
 		"experts per layer; 0: the highest id that occurs, plus one"),
 	CAD_OPTION_ENUM(struct import_options, phase, "phase", "all", phase_choices,
-		"part of JSON requests to take: the prompt (prefill), what was generated (decode), or all"),
+		"part of JSON requests and answers to take: the prompt (prefill), what was generated (decode), or all"),
 	CAD_OPTION_STRING(struct import_options, model, "model", "", "name of the model that was traced"),
 	CAD_OPTION_STRING(struct import_options, provenance, "provenance", "", "where the trace comes from"),
 };
@@ -43,7 +44,7 @@ static const struct cad_option import_table[] = {
 static const struct cad_options_spec import_spec = {
 	.program = "cadrectl trace import",
 	.summary =
-		"Reads traces (CSV, requests in JSON, the output of 'cadrectl eval', or Cadre's own) and writes one in Cadre's own format, the requests of the files one after another.",
+		"Reads traces (CSV, requests in JSON, the output of 'cadrectl eval' or of 'generate --routing -o json', or Cadre's own) and writes one in Cadre's own format, the requests of the files one after another.",
 	.positional = "FILE...",
 	.positional_names = CAD_OPTION_NAMES_FILE,
 	.positional_max = IMPORT_FILES_MAX,
@@ -112,8 +113,8 @@ int cl_trace_import(int argc, char **argv)
 		cl_trace_print_shape(trace);
 		printf("\n");
 	}
-	pl_trace_free(trace);
 	exit_code = status == CAD_OK ? CL_EXIT_OK : cl_fail("trace import", &error);
+	pl_trace_free(trace);
 	cad_options_destroy(parsed);
 
 	return exit_code;

@@ -60,6 +60,24 @@ def test_tokens_sampling_and_routing(cluster):
     assert all(len(layer['experts']) == 2 and set(layer['nodes']) <= {'expert-0', 'expert-1'} for token in first['routing'] for layer in token['layers'])
 
 
+def test_routing_for_people_and_for_traces(cluster, tmp_path):
+    where = ['generate', '--router', cluster.routers[0].grpc, '--tokens', '5,6,7', '--max-tokens', 6, '--ignore-eos', '--routing']
+    done = cadrectl(*where, '--save', tmp_path / 'answer.json')
+    lines = done.stderr.splitlines()
+    layers = json.loads((tmp_path / 'answer.json').read_text())['routing'][0]['layers']
+    assert done.returncode == 0 and 'LAYER' not in done.stdout, done
+    assert lines[1].startswith('-- routing of 8 tokens;') and lines[2].startswith('LAYER') and len(lines) == 3 + len(layers), lines
+    assert all('expert-0' in line or 'expert-1' in line for line in lines[3:]), lines
+    (tmp_path / 'more.json').write_text(2 * cadrectl(*where, '-o', 'json').stdout)
+    for phase, tokens in ('all', 24), ('prefill', 9), ('decode', 15):
+        done = cadrectl('trace', 'import', tmp_path / 'answer.json', tmp_path / 'more.json', '--phase', phase, '--output', tmp_path / 'trace')
+        assert done.returncode == 0 and f': {tokens} tokens of 3 requests, {len(layers)} layers,' in done.stdout, done
+    done = cadrectl('trace', 'show', GOLDEN / 'llama-a' / 'model' / 'config.json')
+    assert done.returncode == 1 and 'answer 0: it has no routing: generate with --routing' in done.stderr
+    done = cadrectl('generate', '--model', GOLDEN / 'llama-a' / 'model', '--tokens', '5,6,7', '--max-tokens', 2, '--routing')
+    assert done.returncode == 0 and '-- no routing: this model has no experts' in done.stderr
+
+
 def test_the_environment_does_not_choose_who_computes(cluster, answer, tmp_path):
     """CADRE_MODEL is there for services; whoever set it for them asks the cluster all the same."""
     for model in MODEL, '/nonexistent':

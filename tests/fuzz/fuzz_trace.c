@@ -104,7 +104,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 
 	struct pl_trace_source source = {
-		.format = (enum pl_trace_format)((data[0] & 7) % 5),
+		.format = (enum pl_trace_format)((data[0] & 7) % 6),
 		.phase = (enum pl_trace_phase)((data[0] >> 3) % 3),
 		.cells_max = CELLS_MAX,
 	};

@@ -233,6 +233,12 @@ static void too_big(void **state)
 }
 
 #define HEAD "request,position,layer,e0,e1\n"
+#define ANSWER(more) \
+	"{\"usage\": {\"prompt_tokens\": 1}, \"routing\": [{\"position\": 0, \"layers\": [" \
+	"{\"layer\": 3, \"experts\": [1]}, {\"layer\": 5, \"experts\": [2, 0]}]}" more "]}"
+#define ANSWER_5 \
+	"{\"text\": \"t\", \"routing\": [{\"position\": 4, \"layers\": [{\"layer\": 3, \"experts\": [5], " \
+	"\"weights\": [0.5], \"nodes\": [\"a\"]}, {\"layer\": 5, \"experts\": [2, 4]}]}]}"
 #define STEP "[{\"0\": null, \"1\": [[1, 2]], \"3\": [[3, 4]]}"
 
 /* Texts that are refused, and a part of the sentence. */
@@ -261,7 +267,24 @@ static void hostile_text(void **state)
 			"line 5: layer 2 of request 0, position 1, where layer 1 of request 0, position 1 should be" },
 		{ HEAD "0,0,0,1,2\n0,0,1,1,2\n0,1,0,1,2\n1,1,1,1,2\n", "line 5: layer 1 of request 1" },
 		{ "[", "byte 0, request 0: not JSON" },
-		{ "{}", "request 0: it is not a list of steps" },
+		{ "7", "line 1: '7' where" },
+		{ "{", "byte 0, answer 0: not JSON" },
+		{ "{}", "answer 0: it has no routing: generate with --routing" },
+		{ "{\"routing\": 7}", "answer 0: it is not what 'cadrectl generate --routing -o json' writes" },
+		{ ANSWER("") "[7]", "answer 1: it is not what" },
+		{ "{\"routing\": [{\"layers\": []}]}", "the first token has 0 layers" },
+		{ "{\"routing\": [{\"layers\": [{\"layer\": -1, \"experts\": [1]}]}]}", "do not ascend" },
+		{ "{\"routing\": [{\"layers\": [{\"layer\": 3, \"experts\": []}]}]}", "0 experts per token" },
+		{ ANSWER(", {\"position\": 3, \"layers\": [{\"layer\": 3, \"experts\": [1]}]}"),
+			"routing[1]: it has 1 layers, but the first token has 2" },
+		{ ANSWER(", {\"layers\": [{\"layer\": 3, \"experts\": [1]}, {\"layer\": 4, \"experts\": [1]}]}"),
+			"routing[1]: its layers are not those of the first token" },
+		{ ANSWER(", {\"layers\": [{\"layer\": 3, \"experts\": [1]}, {\"layer\": 5, \"experts\": 1}]}"),
+			"routing[1]: layer 5: its experts are not a list of at most 2" },
+		{ ANSWER(", {\"layers\": [{\"layer\": 3, \"experts\": [1]}, {\"layer\": 5, \"experts\": [65535]}]}"),
+			"routing[1]: layer 5: an expert is not a number from 0 to 65534" },
+		{ ANSWER(", {\"layers\": [{\"layer\": 3, \"experts\": [1]}, {\"layer\": 5, \"experts\": [2, 2]}]}"),
+			"routing[1]: layer 5: expert 2 is selected twice" },
 		{ "[]", "there are no tokens in 1 requests" },
 		{ "[7]", "request 0: step 0: it is not an object of layers" },
 		{ "[{}]\n[{\"0\": null}]", "there are no tokens in 2 requests" },
@@ -297,10 +320,11 @@ static void lenient_text(void **state)
 	static const char *const texts[] = {
 		"\xef\xbb\xbf" HEAD "7,0,3,1,-1\n7,0,5,2,0\n9,4,3,,5\n9,4,5,2,4",
 		"request,position,layer,e0,e1\r\n\r\n7,0,3,1,-1\r\n7,0,5,2,0\r\n9,4,3,-1,5\r\n9,4,5,2,4\r\n\r\n",
+		ANSWER("") "\n" ANSWER_5,
 		" [{\"5\": [[2, 0]], \"3\": [[1]], \"4\": null}]\n\n[{}, {\"3\": [[5, -1]], \"5\": [[2, 4]]}]  ",
 	};
 	(void)state;
-	for (size_t i = 0; i < 3; i++) {
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
 		struct pl_trace *trace;
 		struct cad_error error = { 0 };
 		must(pl_trace_parse("x", texts[i], strlen(texts[i]), NULL, &trace, &error), &error);
@@ -337,6 +361,33 @@ static void phases_of_json(void **state)
 		must(pl_trace_parse("x", text, sizeof text - 1, &source, &trace, &error), &error);
 		assert_int_equal(trace->tokens, tokens[phase]);
 		assert_int_equal(trace->ids[0], first[phase]);
+		pl_trace_free(trace);
+	}
+}
+
+/* A prompt of two tokens, of which an answer has the routing, and a token that was generated. */
+static void phases_of_answers(void **state)
+{
+	static const char text[] = "{\"usage\": {\"prompt_tokens\": 2}, \"routing\": ["
+				   "{\"position\": 0, \"layers\": [{\"layer\": 0, \"experts\": [1]}]}, "
+				   "{\"position\": 1, \"layers\": [{\"layer\": 0, \"experts\": [2]}]}, "
+				   "{\"position\": 2, \"layers\": [{\"layer\": 0, \"experts\": [3]}]}]}";
+	static const struct {
+		uint64_t tokens;
+		uint16_t first;
+	} expected[] = {
+		[PL_TRACE_PHASE_ALL] = { 3, 1 }, [PL_TRACE_PHASE_PREFILL] = { 2, 1 }, [PL_TRACE_PHASE_DECODE] = { 1, 3 }
+	};
+
+	(void)state;
+
+	for (enum pl_trace_phase phase = PL_TRACE_PHASE_ALL; phase <= PL_TRACE_PHASE_DECODE; phase++) {
+		struct pl_trace_source source = { .phase = phase };
+		struct pl_trace *trace;
+		struct cad_error error;
+		must(pl_trace_parse("x", text, sizeof text - 1, &source, &trace, &error), &error);
+		assert_int_equal(trace->tokens, expected[phase].tokens);
+		assert_int_equal(trace->ids[0], expected[phase].first);
 		pl_trace_free(trace);
 	}
 }
@@ -606,6 +657,7 @@ int main(void)
 		cmocka_unit_test(hostile_text),
 		cmocka_unit_test(lenient_text),
 		cmocka_unit_test(phases_of_json),
+		cmocka_unit_test(phases_of_answers),
 		cmocka_unit_test(splits_and_joins),
 		cmocka_unit_test(writers),
 		cmocka_unit_test(shapes_out_of_range),

@@ -2,6 +2,7 @@
 #include "orchestration/planner/trace/read.h"
 
 #include "common/base/file.h"
+#include "orchestration/planner/trace/answer.h"
 #include "orchestration/planner/trace/csv.h"
 #include "orchestration/planner/trace/eval.h"
 #include "orchestration/planner/trace/json.h"
@@ -19,7 +20,9 @@ static enum pl_trace_format guess(const char *bytes, size_t size)
 	size_t i = 0;
 	while (i < size && isspace((unsigned char)bytes[i]))
 		i++;
-	return i < size && (bytes[i] == '[' || bytes[i] == '{') ? PL_TRACE_JSON : PL_TRACE_CSV;
+	if (i < size && bytes[i] == '{')
+		return PL_TRACE_ANSWER;
+	return i < size && bytes[i] == '[' ? PL_TRACE_JSON : PL_TRACE_CSV;
 }
 
 enum cad_status pl_trace_parse(const char *name, const void *bytes, size_t size, const struct pl_trace_source *source,
@@ -33,6 +36,7 @@ enum cad_status pl_trace_parse(const char *name, const void *bytes, size_t size,
 	switch (how.format == PL_TRACE_AUTO ? guess(bytes, size) : how.format) {
 	case PL_TRACE_OWN: status = pl_trace_decode_own(bytes, size, &how, trace, error); break;
 	case PL_TRACE_EVAL: status = pl_trace_decode_eval(bytes, size, &how, trace, error); break;
+	case PL_TRACE_ANSWER: status = pl_trace_decode_answer(bytes, size, &how, trace, error); break;
 	case PL_TRACE_JSON: status = pl_trace_decode_json(bytes, size, &how, trace, error); break;
 	default: status = pl_trace_decode_csv(bytes, size, &how, trace, error);
 	}

@@ -11,7 +11,7 @@
 
 #include <stddef.h>
 
-/* Cadre's own format, CSV, JSON, or what `cadrectl eval` writes. */
+/* Cadre's own format, CSV, JSON, or what `cadrectl eval` or `generate --routing` writes. */
 CAD_MUST_USE enum cad_status pl_trace_read(const char *path, struct pl_trace **trace, struct cad_error *error);
 CAD_MUST_USE enum cad_status pl_trace_read_as(
 	const char *path, const struct pl_trace_source *source, struct pl_trace **trace, struct cad_error *error);
