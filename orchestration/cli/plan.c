@@ -448,8 +448,10 @@ int cl_plan(int argc, char **argv)
 
 	bool asks = options.what_if[0];
 	enum cad_status status = cl_plan_prepare(&options, &now, &error);
-	if (status == CAD_OK)
+	if (status == CAD_OK) {
+		cl_plan_warn(&options, &now);
 		status = cl_plan_run(&options, &now, &result, &error);
+	}
 	if (status == CAD_OK && asks && !cl_interrupted())
 		status = what_if(&options, &other, &changed, &error);
 	asks = asks && status == CAD_OK && changed.solution.plan;

@@ -58,6 +58,9 @@ CAD_MUST_USE enum cad_status cl_plan_print_json(const struct cl_plan_options *op
 	const struct cl_plan_result *result, const char *what, const struct cl_plan_case *other,
 	const struct cl_plan_result *what_if, struct cad_error *error);
 
+/* What makes a plan worth little, on stderr: few tokens, more nodes than experts. */
+void cl_plan_warn(const struct cl_plan_options *options, const struct cl_plan_case *c);
+
 /* The option table, which `plan explain` shares. */
 extern const struct cad_option cl_plan_table[];
 extern const size_t cl_plan_table_count;

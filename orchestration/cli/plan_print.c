@@ -8,7 +8,42 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* docs/TRACES.md, How much to record, has what fewer tokens cost. */
+enum { TOKENS_MIN = 10000 };
+
 enum { WORST_LAYERS = 5, MAP_ROWS_MAX = 64, MAP_NODES_MAX = 128 };
+
+/* ---- warnings ---- */
+
+enum { WARNINGS_MAX = 2, WARNING_BYTES = 256 };
+
+static size_t warnings_of(
+	const struct cl_plan_options *options, const struct cl_plan_case *c, char texts[WARNINGS_MAX][WARNING_BYTES])
+{
+	uint64_t tokens = c->trace->tokens;
+	size_t count = 0;
+
+	if (options->tokens_max && tokens > options->tokens_max)
+		tokens = options->tokens_max;
+	if (tokens < TOKENS_MIN)
+		snprintf(texts[count++], WARNING_BYTES,
+			"planned on %llu %s: from fewer than %d, a plan fits these tokens better than those to come; record more",
+			(unsigned long long)tokens, cad_plural(tokens, "token", "tokens"), TOKENS_MIN);
+	if (c->cluster.nodes_count > c->trace->experts)
+		snprintf(texts[count++], WARNING_BYTES,
+			"there are %u nodes for the %u experts of a layer: some of them only hold copies, or nothing",
+			c->cluster.nodes_count, c->trace->experts);
+	return count;
+}
+
+void cl_plan_warn(const struct cl_plan_options *options, const struct cl_plan_case *c)
+{
+	char texts[WARNINGS_MAX][WARNING_BYTES];
+	size_t count = warnings_of(options, c, texts);
+
+	for (size_t i = 0; i < count; i++)
+		fprintf(stderr, "cadrectl plan: warning: %s\n", texts[i]);
+}
 
 /* ---- the table ---- */
 
@@ -225,6 +260,12 @@ static json_t *result_to_json(
 			json_pack("{s:I, s:I, s:I, s:f}", "loads", (json_int_t)r->moves.loads, "frees",
 				(json_int_t)r->moves.frees, "bytes", (json_int_t)r->moves.bytes, "seconds",
 				r->moves.seconds));
+	char texts[WARNINGS_MAX][WARNING_BYTES];
+	size_t warnings = warnings_of(options, c, texts);
+	json_t *list = json_array();
+	for (size_t i = 0; i < warnings; i++)
+		(void)json_array_append_new(list, json_string(texts[i]));
+	(void)json_object_set_new(more, "warnings", list);
 	if (json && more)
 		(void)json_object_update(json, more);
 	json_decref(more);

@@ -78,6 +78,17 @@ def test_routing_for_people_and_for_traces(cluster, tmp_path):
     assert done.returncode == 0 and '-- no routing: this model has no experts' in done.stderr
 
 
+def test_a_plan_from_little_says_so(tmp_path):
+    trace = tmp_path / 'trace'
+    for tokens, nodes, says in (2000, 4, ['planned on 1'], ), (2000, 20, ['planned on 1', 'there are 20 nodes for the 16 experts']), (12000, 4, []):
+        assert cadrectl('trace', 'generate', '--output', trace, '--experts', 16, '--top-k', 2, '--layers', 2, '--tokens', tokens).returncode == 0
+        done = cadrectl('plan', '--trace', trace, '--nodes', nodes, '--rounds', 1, '-o', 'json')
+        warnings = done.stderr.splitlines()
+        assert done.returncode == 0 and len(warnings) == len(says), done.stderr
+        assert all(line.startswith(f'cadrectl plan: warning: {word}') for line, word in zip(warnings, says)), warnings
+        assert [f'cadrectl plan: warning: {text}' for text in json.loads(done.stdout)['warnings']] == warnings
+
+
 def test_the_environment_does_not_choose_who_computes(cluster, answer, tmp_path):
     """CADRE_MODEL is there for services; whoever set it for them asks the cluster all the same."""
     for model in MODEL, '/nonexistent':
