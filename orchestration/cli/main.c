@@ -243,6 +243,26 @@ static char **spell_out(int argc, char **argv)
 	return spelled;
 }
 
+/* "help plan explain" is "plan explain --help", and "trace help" is "trace --help". */
+static enum cad_status spell_help(int *argc, char ***argv)
+{
+	bool first = strcmp((*argv)[1], "help") == 0, second = *argc == 3 && strcmp((*argv)[2], "help") == 0;
+	size_t count = (size_t)*argc;
+
+	if (*argc < 3 || (!first && !(second && is_group((*argv)[1]))))
+		return CAD_OK;
+	static char **spelled; /* lives as long as the process, also for leak checkers */
+	spelled = calloc(count + 1, sizeof *spelled);
+	if (!spelled)
+		return CAD_ERR_MEMORY;
+	memcpy(spelled, *argv, count * sizeof *spelled);
+	if (first)
+		memmove(spelled + 1, spelled + 2, (count - 2) * sizeof *spelled);
+	spelled[count - 1] = (char *)"--help";
+	*argv = spelled;
+	return CAD_OK;
+}
+
 int main(int argc, char **argv)
 {
 	static char **spelled; /* lives as long as the process, also for leak checkers */
@@ -252,6 +272,11 @@ int main(int argc, char **argv)
 	if (argc < 2) {
 		print_help(stderr);
 		return CL_EXIT_USAGE;
+	}
+
+	if (spell_help(&argc, &argv) != CAD_OK) {
+		fprintf(stderr, "cadrectl: out of memory\n");
+		return CL_EXIT_FAILED;
 	}
 
 	if (is_help(argv[1]) || strcmp(argv[1], "help") == 0) {
