@@ -33,7 +33,8 @@ enum {
 	REPEATS = 5,
 	CALLS_MAX = 24,
 	CHECK_EXPERTS = 2,
-	SHIFT = 1000 /* elements between experts' weights */
+	SHIFT = 1000, /* elements between experts' weights */
+	SKIPPED = 77, /* exit code: there is no GPU */
 };
 enum { L2_BYTES = 400 << 20 /* far more than any GPU caches */ };
 
@@ -498,14 +499,16 @@ static FILE *open_csv(const char *name, const char *chip, const char *columns)
 
 /* ---- all of it ---- */
 
+/* Ends the program where there is none: a GPU that is there and cannot be used is a failure. */
 static struct kn_queue *open_queue(const struct kn_device_options *options, unsigned threads)
 {
 	struct kn_device *device;
 	struct kn_queue *queue;
 	struct cad_error error;
-	if (kn_device_open(options, &device, &error) != CAD_OK) {
-		printf("skipped: %s\n", error.text);
-		return NULL;
+	enum cad_status status = kn_device_open(options, &device, &error);
+	if (status != CAD_OK) {
+		printf("%s: %s\n", status == CAD_ERR_NOT_FOUND ? "skipped" : "FAIL", error.text);
+		exit(status == CAD_ERR_NOT_FOUND ? SKIPPED : 1);
 	}
 	CAD_ASSERT(cad_workers_create(kn_threads_default(), &device->workers, &error) == CAD_OK);
 	CAD_ASSERT(device->ops->queue_create(device, threads, &queue) == CAD_OK);
@@ -553,11 +556,8 @@ int main(int argc, char **argv)
 			   NULL, NULL, NULL },
 		argc, argv, 0, NULL, NULL);
 
-	struct kn_queue *gpu = open_queue(&o.device, 1);
-	if (!gpu)
-		return 0;
-	struct kn_queue *cpu = open_queue(&(struct kn_device_options){ 0 }, kn_threads_default());
-	CAD_ASSERT(cpu);
+	struct kn_queue *gpu = open_queue(&o.device, 1),
+			*cpu = open_queue(&(struct kn_device_options){ 0 }, kn_threads_default());
 	gpu->ops->describe(gpu->device, &info);
 	printf("%s: %s\n", info.name, info.chip);
 	if (!o.check_only) {

@@ -33,7 +33,7 @@ enum cad_status kn_backend_open(const char *name, unsigned index, struct kn_devi
 		return cad_error_set(
 			error, CAD_ERR_UNSUPPORTED, "device '%s': where its library is cannot be said", name);
 	if (access(path, R_OK) != 0)
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+		return cad_error_set(error, CAD_ERR_NOT_FOUND,
 			"there is no device '%s': its library %s is not there; './cadre build' makes it%s", name, path,
 			strcmp(name, "cuda") == 0 ? " where nvcc is, and the package cadre-cuda has it" : "");
 

@@ -17,8 +17,8 @@ struct kn_backend {
 	enum cad_status (*open)(unsigned index, struct kn_device **device, struct cad_error *error);
 };
 
-/* The device `index` of the library NAME. CAD_ERR_UNSUPPORTED and a sentence: it is not there, or it
- * finds no device that it can use. */
+/* The device `index` of the library NAME. CAD_ERR_NOT_FOUND and a sentence: the library is not there,
+ * or it finds no driver or no GPU at all. Any other error: there is something, and it cannot be used. */
 CAD_MUST_USE enum cad_status kn_backend_open(
 	const char *name, unsigned index, struct kn_device **device, struct cad_error *error);
 

@@ -537,7 +537,9 @@ struct kn_device_options {
 	unsigned index;  /* which GPU, as CUDA counts those that it shows this process */
 };
 
-/* CAD_ERR_UNSUPPORTED and a sentence when this machine lacks the device or the form. */
+/* CAD_ERR_UNSUPPORTED and a sentence when this machine lacks the form, or its GPU cannot be used;
+ * CAD_ERR_NOT_FOUND when it has none, or this build no library for it; CAD_ERR_MEMORY when that of
+ * the device, or of the machine, is taken. */
 CAD_MUST_USE enum cad_status kn_device_open(
 	const struct kn_device_options *options, struct kn_device **device, struct cad_error *error);
 

@@ -7,7 +7,8 @@ fused Triton MoE, cuBLAS for each expert, and where it is installed DeepGEMM in 
 
 Shapes, tokens and floors are bench_cuda's: bytes over the bandwidth that it measured, operations over what cuBLAS reaches here,
 whichever takes longer. Each call sits in a CUDA graph with others that are routed to other experts, so that weights come
-from memory; routing tables are ready before. A peer that is missing or fails is named, and left out.
+from memory; routing tables are ready before. A peer that is missing or fails is named, and left out. Exit code 77: there is no
+torch, no triton, or no GPU.
 """
 import argparse
 import csv
@@ -24,6 +25,7 @@ TILES = {8: ((16, 64, 128, 1, 4, 4), (16, 128, 128, 1, 4, 3)),
          40: ((16, 128, 128, 1, 4, 3), (32, 128, 128, 4, 4, 3), (64, 128, 64, 8, 4, 4)),
          math.inf: ((64, 128, 64, 8, 4, 4), (128, 128, 64, 8, 8, 4), (128, 256, 64, 8, 8, 3))}
 CALLS_MAX, REPEATS, CACHED_BYTES, DEEPGEMM_ROWS = 24, 5, 400e6, 128
+SKIPPED = 77   # exit code
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
 parser.add_argument("folder", type=pathlib.Path, help="where bench_cuda --csv wrote")
@@ -35,11 +37,11 @@ try:
     import triton
     import triton.language as tl
 except ImportError as error:
-    print(f"skipped: peers: {error}")
-    sys.exit(0)
+    print(f"skipped: {error}")
+    sys.exit(SKIPPED)
 if not torch.cuda.is_available():
-    print("skipped: peers: torch finds no GPU")
-    sys.exit(0)
+    print("skipped: torch finds no GPU")
+    sys.exit(SKIPPED)
 try:
     import deep_gemm
 except ImportError as error:
@@ -220,6 +222,7 @@ def peers(layer, routes):
 
 
 def measure(name, shape, layer, tokens, each, ceilings, writer):
+    """How many peers it could measure."""
     here, _, hidden, ffn, _ = shape
     first = Route(shape, tokens, each)
     bytes_of = 3 * hidden * ffn
@@ -227,6 +230,7 @@ def measure(name, shape, layer, tokens, each, ceilings, writer):
     routes = [first] + [Route(shape, tokens, each) for _ in range(calls - 1)]
     pairs, touched = (statistics.mean(getattr(route, what) for route in routes) for what in ("pairs", "touched"))
     layer.rows(tokens, max(route.pairs for route in routes))
+    measured = 0
     for peer, numbers, make in peers(layer, routes):
         width = {"bf16": 2, "fp8": 1}[numbers]
         read_us = (touched * bytes_of + (tokens + pairs) * hidden) * width / ceilings["read"] * 1e-3
@@ -241,13 +245,16 @@ def measure(name, shape, layer, tokens, each, ceilings, writer):
             continue
         print(f"{name:14} {tokens:6}{' each' if each else '     '} {peer:26} {us:10.1f} us, floor {floor:9.1f} ({bound}), ratio {floor / us:.2f}", flush=True)
         writer.writerow([name, tokens, "each" if each else "routed", f"{pairs:.1f}", f"{touched:.1f}", peer, numbers, f"{us:.2f}", "", f"{floor:.2f}", bound, f"{floor / us:.3f}"])
+        measured += 1
+    return measured
 
 
 def main():
-    measured = {path.name.removeprefix("gpu-ceilings-"): path for path in options.folder.glob("gpu-ceilings-*.csv")}
-    if len(measured) != 1:
-        sys.exit(f"{options.folder} has {len(measured)} files gpu-ceilings-DEVICE.csv: give the folder of one run of bench_cuda --csv")
-    (device, path), = measured.items()
+    files = {path.name.removeprefix("gpu-ceilings-"): path for path in options.folder.glob("gpu-ceilings-*.csv")}
+    if len(files) != 1:
+        sys.exit(f"{options.folder} has {len(files)} files gpu-ceilings-DEVICE.csv: give the folder of one run of bench_cuda --csv")
+    (device, path), = files.items()
+    measured = 0
     with path.open() as file:
         ceilings = {row["what"]: float(row["value"]) for row in csv.DictReader(file)}
     ceilings["bf16"] = bf16_peak()
@@ -260,10 +267,12 @@ def main():
             if options.shape in name:
                 layer = Layer(shape)
                 for tokens in TOKENS:
-                    measure(name, shape, layer, tokens, False, ceilings, writer)
-                measure(name, shape, layer, ROWS_EACH, True, ceilings, writer)
+                    measured += measure(name, shape, layer, tokens, False, ceilings, writer)
+                measured += measure(name, shape, layer, ROWS_EACH, True, ceilings, writer)
                 del layer
                 torch.cuda.empty_cache()
+    if measured == 0:
+        sys.exit("nothing could be measured")
 
 
 main()

@@ -18,7 +18,7 @@ enum cad_status refuse_driver(cudaError_t found, struct cad_error *error)
 	cudaRuntimeGetVersion(&runtime);
 
 	if (driver == 0)
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+		return cad_error_set(error, CAD_ERR_NOT_FOUND,
 			"device '" KN_CUDA_NAME
 			"': there is no NVIDIA driver here (libcuda.so.1): install it, or start this container with access to the GPU");
 	if (found == cudaErrorInsufficientDriver)
@@ -27,7 +27,7 @@ enum cad_status refuse_driver(cudaError_t found, struct cad_error *error)
 			"': the NVIDIA driver is made for CUDA %d.%d, and this build of Cadre for %d.%d: install a newer driver",
 			driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
 	if (found == cudaErrorNoDevice)
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+		return cad_error_set(error, CAD_ERR_NOT_FOUND,
 			"device '" KN_CUDA_NAME
 			"': the NVIDIA driver finds no GPU: see nvidia-smi, CUDA_VISIBLE_DEVICES, and whether this container has been given one");
 	return cad_error_set(error, CAD_ERR_UNSUPPORTED,

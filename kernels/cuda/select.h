@@ -23,7 +23,8 @@ struct kn_cuda_chip {
 	bool int8_is_slow; /* beside bf16 */
 };
 
-/* CAD_ERR_UNSUPPORTED and a sentence. Afterwards it is the device of this thread. */
+/* CAD_ERR_NOT_FOUND and a sentence: there is no driver, or no GPU; CAD_ERR_UNSUPPORTED: it cannot be
+ * used. Afterwards it is the device of this thread. */
 CAD_MUST_USE enum cad_status kn_cuda_select(unsigned index, struct kn_cuda_chip *chip, struct cad_error *error);
 
 #endif

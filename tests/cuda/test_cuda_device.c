@@ -4,8 +4,8 @@
  * reference, bit for bit; the fingerprint; the table, and what it refuses.
  *
  * On the emulated GPU, where CADRE_EMU_SEED and CADRE_BACKENDS say in which order threads run and
- * in which build; or on a GPU: test_cuda_device cuda. `test_cuda_device cuda PATTERN` runs only the
- * cases whose names match.
+ * in which build; or on a GPU: test_cuda_device cuda, whose exit code is 77 where there is none.
+ * `test_cuda_device cuda PATTERN` runs only the cases whose names match.
  */
 #include "kernels/backend.h"
 #include "kernels/image.h"
@@ -24,7 +24,7 @@
 
 #include <cmocka.h>
 
-enum { SEED = 1234 };
+enum { SEED = 1234, SKIPPED = 77 /* exit code */ };
 
 static const struct kn_device_options emu = { .kind = KN_DEVICE_EMU };
 static const char *library = "emu";
@@ -369,7 +369,7 @@ static bool is_not_there(void)
 {
 	struct kn_device *device;
 	struct cad_error error = { 0 };
-	return kn_device_open(&emu, &device, &error) == CAD_ERR_UNSUPPORTED &&
+	return kn_device_open(&emu, &device, &error) == CAD_ERR_NOT_FOUND &&
 		strstr(error.text, "/nowhere/libcadre-emu.so is not there") && strstr(error.text, "./cadre build");
 }
 
@@ -485,17 +485,17 @@ static int test_cases(const char *name, const struct op_case *cases, size_t case
 	return failures;
 }
 
-/* Whether there is a GPU; if not, why not. */
-static bool has_gpu(void)
+/* 0, or why not, and the exit code: a GPU that is there and cannot be used is a failure. */
+static int without_gpu(void)
 {
 	struct kn_device *device;
 	struct cad_error error = { 0 };
-	if (kn_backend_open(library, 0, &device, &error) != CAD_OK) {
-		printf("skipped: %s\n", error.text);
-		return false;
-	}
-	device->ops->destroy(device);
-	return true;
+	enum cad_status status = kn_backend_open(library, 0, &device, &error);
+	if (status == CAD_OK)
+		device->ops->destroy(device);
+	else
+		printf("%s: %s\n", status == CAD_ERR_NOT_FOUND ? "skipped" : "FAIL", error.text);
+	return status == CAD_OK ? 0 : status == CAD_ERR_NOT_FOUND ? SKIPPED : 1;
 }
 
 int main(int argc, char **argv)
@@ -507,7 +507,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(new_memory_is_zero),
 		cmocka_unit_test(takes_the_time_of_its_stages),
 	};
-	int failures = 0;
+	int failures = 0, without;
 
 	if (argc > 1)
 		library = argv[1];
@@ -515,8 +515,8 @@ int main(int argc, char **argv)
 		cmocka_set_test_filter(argv[2]);
 	if (strcmp(library, "emu") == 0)
 		failures += test_emulation() + test_copies();
-	else if (!has_gpu())
-		return 0;
+	else if ((without = without_gpu()) != 0)
+		return without;
 	failures += cmocka_run_group_tests_name("device", tests, NULL, NULL);
 	failures += test_cases("operators", op_cases, op_cases_count);
 	failures += test_cases("more operators", more, sizeof more / sizeof *more);

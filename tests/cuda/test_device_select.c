@@ -50,27 +50,28 @@ static const struct refusal {
 	const char *environment; /* NAME=VALUE */
 	enum kn_device_kind kind;
 	unsigned index;
+	enum cad_status status; /* NOT_FOUND: there is none, and tests of it are skipped */
 	const char *said;
 } refusals[] = {
-	{ "CADRE_EMU_DRIVER=0", KN_DEVICE_EMU, 0,
+	{ "CADRE_EMU_DRIVER=0", KN_DEVICE_EMU, 0, CAD_ERR_NOT_FOUND,
 		"device 'emu': there is no NVIDIA driver here (libcuda.so.1): install it, or start this container with access to the GPU" },
-	{ "CADRE_EMU_DRIVER=12040", KN_DEVICE_EMU, 0,
+	{ "CADRE_EMU_DRIVER=12040", KN_DEVICE_EMU, 0, CAD_ERR_UNSUPPORTED,
 		"device 'emu': the NVIDIA driver is made for CUDA 12.4, and this build of Cadre for 13.0: install a newer driver" },
-	{ "CADRE_EMU_DEVICES=0", KN_DEVICE_EMU, 0,
+	{ "CADRE_EMU_DEVICES=0", KN_DEVICE_EMU, 0, CAD_ERR_NOT_FOUND,
 		"device 'emu': the NVIDIA driver finds no GPU: see nvidia-smi, CUDA_VISIBLE_DEVICES, and whether this container has been given one" },
-	{ "CADRE_EMU_DEVICES=1", KN_DEVICE_EMU, 9,
+	{ "CADRE_EMU_DEVICES=1", KN_DEVICE_EMU, 9, CAD_ERR_UNSUPPORTED,
 		"there is no device 'emu:9': the only GPU is emu:0 (Emulated GPU 0)" },
-	{ "CADRE_EMU_DEVICES=2", KN_DEVICE_EMU, 2,
+	{ "CADRE_EMU_DEVICES=2", KN_DEVICE_EMU, 2, CAD_ERR_UNSUPPORTED,
 		"there is no device 'emu:2': the GPUs are emu:0 (Emulated GPU 0), emu:1 (Emulated GPU 1)" },
-	{ "CADRE_EMU_SM=75", KN_DEVICE_EMU, 0,
+	{ "CADRE_EMU_SM=75", KN_DEVICE_EMU, 0, CAD_ERR_UNSUPPORTED,
 		"device 'emu:0' (Emulated GPU 0) has compute capability 7.5, and Cadre's kernels need 8.0 or more: use another one, or --device cpu" },
-	{ "CADRE_EMU_SM=120", KN_DEVICE_EMU, 0,
+	{ "CADRE_EMU_SM=120", KN_DEVICE_EMU, 0, CAD_ERR_UNSUPPORTED,
 		"device 'emu:0' (Emulated GPU 0) has compute capability 12.0, for which this build of Cadre has no code: build it with CADRE_CUDA_ARCHITECTURES=120" },
-	{ "CADRE_EMU_FAIL_AFTER=0", KN_DEVICE_EMU, 0,
+	{ "CADRE_EMU_FAIL_AFTER=0", KN_DEVICE_EMU, 0, CAD_ERR_UNSUPPORTED,
 		"device 'emu:0' (Emulated GPU 0) cannot be used: unspecified launch failure" },
-	{ "CADRE_BACKENDS=/nowhere", KN_DEVICE_EMU, 0,
+	{ "CADRE_BACKENDS=/nowhere", KN_DEVICE_EMU, 0, CAD_ERR_NOT_FOUND,
 		"there is no device 'emu': its library /nowhere/libcadre-emu.so is not there; './cadre build' makes it" },
-	{ "CADRE_BACKENDS=/nowhere", KN_DEVICE_CUDA, 0,
+	{ "CADRE_BACKENDS=/nowhere", KN_DEVICE_CUDA, 0, CAD_ERR_NOT_FOUND,
 		"there is no device 'cuda': its library /nowhere/libcadre-cuda.so is not there; './cadre build' makes it where nvcc is, and the package cadre-cuda has it" },
 };
 
@@ -94,9 +95,10 @@ static bool is_refused(const void *context)
 	struct kn_device *device;
 	struct cad_error error = { 0 };
 	enum cad_status status = kn_device_open(&options, &device, &error);
-	if (status == CAD_ERR_UNSUPPORTED && strncmp(error.text, refusal->said, strlen(refusal->said)) == 0)
+	if (status == refusal->status && strncmp(error.text, refusal->said, strlen(refusal->said)) == 0)
 		return true;
-	print_error("%s, device %u: %s\n", refusal->environment, refusal->index, error.text);
+	print_error(
+		"%s, device %u: %s: %s\n", refusal->environment, refusal->index, cad_status_name(status), error.text);
 	return false;
 }
 
