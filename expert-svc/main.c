@@ -67,7 +67,7 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct options, load_threads, "load-threads", "1", 1, 16,
 		"threads that load experts during serving, when no other thread wants the core"),
 	CAD_OPTION_FORM(struct options, device, "device", "cpu", kn_device_forms,
-		"what computes: the CPU, or GPU N, from 0, which no GPU has been tested for yet; emu is a GPU that the CPU plays, slowly, for tests; both in all profiles but bf16"),
+		"what computes: the CPU, or GPU N, from 0, which no GPU has been tested for yet; emu is a GPU that the CPU plays, slowly, for tests; both in all profiles but bf16, and in bf16-sm90 on compute capability 9.0 alone"),
 	CAD_OPTION_ENUM(struct options, isa, "isa", "auto", kn_isa_choices,
 		"instruction set of the CPU's kernels; all give the same bits"),
 	CAD_OPTION_F64(struct options, speed.given, "speed", "0", 0, 512,

@@ -4,8 +4,8 @@
  * reported, so that placement can weigh it.
  *
  * The weights are made up, and a part of an expert's where that is large, since packing them is
- * what takes time: EX_SPEED_MS at most, of which a slow machine needs more and a small model less.
- * It is what the device, its threads and whoever else uses the machine give at that moment.
+ * what takes time. No step begins after EX_SPEED_MS but the first of its kind; a small model takes
+ * less. It is what the device, its threads and whoever else uses the machine give at that moment.
  */
 #ifndef CADRE_EXPERT_SVC_SPEED_H
 #define CADRE_EXPERT_SVC_SPEED_H

@@ -11,7 +11,7 @@
 #include "kernels/kernels.h"
 
 struct kn_backend {
-	/* of the build; a library of another one is refused */
+	/* A library of another version, or whose table has another size, is refused. */
 	const char *version;
 	size_t ops_bytes; /* sizeof(struct kn_ops) */
 	enum cad_status (*open)(unsigned index, struct kn_device **device, struct cad_error *error);

@@ -280,8 +280,8 @@ struct kn_gate {
 /*
  * Grouped ffn: pair p in [begin[e], begin[e+1]) goes through experts[e] and reads row row_index[p]
  * of x (row p when NULL); y[p] = down(act(gate(x)) * up(x)).
- * SILU: h = g / (1 + exp(-g)) * u. Each GEMM output by kn_linear's chain. ffn 0 .. experts_count -
- * 1 share H and F, and how their weights are kept.
+ * SILU: h = g / (1 + exp(-g)) * u. Each GEMM output by kn_linear's chain. The experts share H, F and
+ * how weights are kept (enum cad_weights); those that are kept as they are may be of different types.
  *
  * With y NULL, the exact combine's part on an expert node: q = rint(weight[p] * y[p] / quantum), the
  * exact product rounded once, is added to the sums of the row that pair p reads; quantum is a power
@@ -465,7 +465,8 @@ struct kn_ops {
 	uint64_t (*kv_bytes)(const struct kn_device *device, const struct kn_kv *kv);
 
 	/* Packing, straight from a checkpoint's mapping: the sources may go afterwards.
-	 * CAD_ERR_MEMORY is the only failure. The destroy functions take zeroed structs too. */
+	 * CAD_ERR_MEMORY: there is no room; CAD_ERR_INTERNAL: the device has failed. The destroy
+	 * functions take zeroed structs too. */
 	enum cad_status (*matrix_create)(struct kn_device *device, const struct kn_source *source,
 		enum cad_weights weights, struct kn_matrix *matrix);
 	void (*matrix_destroy)(struct kn_device *device, struct kn_matrix *matrix);
@@ -474,8 +475,9 @@ struct kn_ops {
 	void (*table_destroy)(struct kn_device *device, struct kn_table *table);
 	/* Takes memory for `count` experts of at most `bytes` each (expert_bytes), once: from then on,
 	 * creating and destroying such experts takes none and gives none back, which would hold up
-	 * queues on a GPU, and there are never more of them. CAD_ERR_MEMORY: that much is not there,
-	 * and none is taken. A device with the host's memory does nothing. */
+	 * queues on a GPU, and there are never more of them. CAD_ERR_MEMORY: that much is not there;
+	 * CAD_ERR_INTERNAL: the device has failed; none is taken. A device with the host's memory does
+	 * nothing. */
 	enum cad_status (*expert_reserve)(struct kn_device *device, uint64_t bytes, size_t count);
 	enum cad_status (*expert_create)(struct kn_device *device, const struct kn_expert_source *source,
 		enum cad_weights weights, struct kn_expert *expert);

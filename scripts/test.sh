@@ -160,7 +160,7 @@ count_lines() {
 	[ "$2" = 0 ] || grep -q '^FAIL ' "$1" || count 0 1 0
 }
 
-# What the emulated GPU can show and takes too long for every day: all cases in all orders, in both builds and for two families of GPUs; that each
+# What the emulated GPU can show and takes too long for every day: all cases in six orders, in both builds and for three families of GPUs; that each
 # mutant of the kernels is noticed; clusters on it; and the script for real GPUs. Not among the tests that run without a name: it takes half an hour.
 test_emu() {
 	local directory log code=0

@@ -80,7 +80,7 @@ static size_t row_bytes(size_t n)
 	return integers > bf16 ? integers : bf16;
 }
 
-/* Counts bytes (memory NULL) and hands out pointers. x last: there may be more rows than pairs. */
+/* Counts bytes (memory NULL) and hands out pointers. There may be more rows than pairs, or fewer. */
 static struct kn_cuda_ffn_scratch lay_out(void *memory, size_t pairs, size_t rows, size_t hidden, size_t ffn)
 {
 	uint8_t *at = static_cast<uint8_t *>(memory);

@@ -128,9 +128,9 @@ __device__ __forceinline__ uint32_t two_bf16(uint32_t bytes)
 	return (__float_as_uint(high) & 0xffff0000) | __float_as_uint(low) >> 16;
 }
 
-/* ... or, where those are slow, units for bf16, whose sums of a group are exact (try_int8.cu). Of each
- * word one instruction has the lower half, and one the upper: so values meet as they should, in another
- * order of k, which is free. */
+/* ... or, where those are slow, units for bf16, whose sums of a group are exact (probe_bf16.cu). Of
+ * each word one instruction has the lower half, and one the upper: so values meet as they should, in
+ * another order of k, which is free. */
 struct bf16_units {
 	typedef float sum;
 	static __device__ __forceinline__ void half_step(

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the grouped ffn of every profile begins and ends with: tiles of rows, memory between its
- * launches, the activation.
+ * The grouped ffn: what its profiles share (tiles of rows, memory between launches; in kernels the
+ * activation, the rows of a tile, and the way along k), and the function of each.
  */
 #ifndef CADRE_KERNELS_CUDA_FFN_H
 #define CADRE_KERNELS_CUDA_FFN_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every instruction that CUDA C++ has no name for, and nothing else. emu/ptx.h has their twins,
- * with the same names and meanings, and draws the fragments. All exist from sm_80 on.
+ * Every instruction that CUDA C++ has no name for and that exists from sm_80 on, and nothing else;
+ * ptx90.h has those of sm_90a. emu/ptx.h has their twins, with the same names and meanings, and
+ * draws the fragments.
  */
 #ifndef CADRE_KERNELS_CUDA_PTX_H
 #define CADRE_KERNELS_CUDA_PTX_H

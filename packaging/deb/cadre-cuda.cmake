@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# As cadre.cmake is, for the library that computes on GPUs. Both are of one build: the programs refuse the library of another.
+# As cadre.cmake is, for the library that computes on GPUs. Both are of one version: the programs refuse the library of another.
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME cadre-cuda)
 set(CPACK_PACKAGING_INSTALL_PREFIX "/")

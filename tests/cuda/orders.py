@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""All operator cases on the emulated GPU: both builds, GPUs of three families, every order of threads.
+"""All operator cases on the emulated GPU: both builds, GPUs of three families, six orders of threads.
 
     tests/cuda/orders.py BUILD    of a build that is complete; as many at once as there are cores
 

@@ -11,7 +11,8 @@
  *
  * Those of m16n8k16 with elements of two bytes are the same words: k 2t, 2t + 1 for 4t .. 4t + 3,
  * and k 8 + 2t, 9 + 2t for the others. Their sums are Hopper's (kernels/sm90.h), whichever device
- * is played, unless CADRE_EMU_OTHER_SUMS says otherwise.
+ * is played, unless CADRE_EMU_OTHER_SUMS is 1 (a step takes its products from the last on) or 2
+ * (sums have 16 bits).
  *
  * cp.async is as hostile as the manual allows: its destination is poison from the issue on (the
  * copy may land at once), and holds the data only after the wait that must have them (it may land
