@@ -84,6 +84,25 @@ struct kn_expert_source kn_image_of(const struct kn_expert_source *source, enum 
 	return image;
 }
 
+struct kn_span kn_image_span(const struct kn_expert_source *image, unsigned i, uint64_t begin, uint64_t end, void *out)
+{
+	uint64_t at = 0;
+	for (unsigned before = 0; before < i; before++)
+		at += kn_source_bytes(kn_expert_tensor(image, before));
+	uint64_t bytes = kn_source_bytes(kn_expert_tensor(image, i)), first = begin > at ? begin : at,
+		 last = at + bytes < end ? at + bytes : end;
+	if (first >= last)
+		return (struct kn_span){ 0 };
+	return (struct kn_span){ first - at, last - at, (uint8_t *)out + (first - begin) };
+}
+
+void kn_span_put(const struct kn_span *span, uint64_t at, const void *bytes, size_t count)
+{
+	uint64_t first = at > span->begin ? at : span->begin, last = at + count < span->end ? at + count : span->end;
+	if (first < last)
+		memcpy(span->out + (first - span->begin), (const uint8_t *)bytes + (first - at), last - first);
+}
+
 uint64_t kn_image_bytes(const struct kn_expert_source *image)
 {
 	uint64_t bytes = 0;

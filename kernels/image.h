@@ -44,6 +44,17 @@ uint64_t kn_image_bytes(const struct kn_expert_source *image);
 /* The same with data in an image in memory: what expert_create packs. */
 struct kn_expert_source kn_image_at(const struct kn_expert_source *image, const void *bytes);
 
+/* Bytes begin .. end - 1 of one tensor of an image, to `out`. */
+struct kn_span {
+	uint64_t begin, end;
+	uint8_t *out;
+};
+/* What bytes begin .. end - 1 of an image, which go to `out`, have of its tensor i; begin == end of
+ * the span: nothing. */
+struct kn_span kn_image_span(const struct kn_expert_source *image, unsigned i, uint64_t begin, uint64_t end, void *out);
+/* What of [at, at + count) of the tensor is in the span goes to its place. */
+void kn_span_put(const struct kn_span *span, uint64_t at, const void *bytes, size_t count);
+
 /* Rounded to nearest even; NaN stays NaN. Packing rounds the same. */
 static inline uint16_t kn_bf16_of(float value)
 {

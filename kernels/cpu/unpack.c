@@ -11,20 +11,6 @@
 
 enum { LANES = 16, BLOCK_WORDS = 64 };
 
-/* Bytes begin .. end - 1 of one tensor of the image, to `out`. */
-struct span {
-	size_t begin, end;
-	uint8_t *out;
-};
-
-/* What of [at, at + count) is in the span goes to its place. */
-static void span_put(const struct span *span, size_t at, const void *bytes, size_t count)
-{
-	size_t first = at > span->begin ? at : span->begin, last = at + count < span->end ? at + count : span->end;
-	if (first < last)
-		memcpy(span->out + (first - span->begin), (const uint8_t *)bytes + (first - at), last - first);
-}
-
 /* f32 back to the f16 or bf16 that it was widened from: exact. */
 static void narrow_back(const float *values, enum cad_dtype dtype, size_t count, uint16_t *halves)
 {
@@ -46,7 +32,7 @@ static size_t down_column(size_t row) { return row; }
 
 /* Rows first .. first + 15 of the tensor, as far as it has them; first is a multiple of 16. */
 static void unpack_rows(const struct kn_form *form, const struct kn_panels *panels, const struct kn_source *tensor,
-	size_t first, size_t column, const struct span *span)
+	size_t first, size_t column, const struct kn_span *span)
 {
 	_Alignas(64) uint32_t stage[LANES][BLOCK_WORDS];
 	uint16_t halves[BLOCK_WORDS];
@@ -69,7 +55,7 @@ static void unpack_rows(const struct kn_form *form, const struct kn_panels *pane
 				narrow_back((const float *)stage[r], tensor->dtype, count, halves);
 				row = halves;
 			}
-			span_put(span, ((first + r) * tensor->k + k) * element, row, count * element);
+			kn_span_put(span, ((first + r) * tensor->k + k) * element, row, count * element);
 		}
 	}
 }
@@ -86,7 +72,7 @@ static void pair_in_order(const uint8_t *lanes, size_t count, uint8_t *out)
 
 /* The same of quantised panels, group by group: their scales, sub-scales, values. */
 static void unpack_quantised(const struct kn_form *form, const struct kn_panels *panels, const struct kn_source *tensor,
-	size_t first, size_t column, const struct span *span)
+	size_t first, size_t column, const struct kn_span *span)
 {
 	_Alignas(64) uint32_t stage[LANES][BLOCK_WORDS];
 	uint8_t pairs[KN_GROUP / 2];
@@ -109,17 +95,17 @@ static void unpack_quantised(const struct kn_form *form, const struct kn_panels 
 			if (!s8) {
 				pair_in_order((const uint8_t *)stage[r], count, pairs);
 				values = pairs;
-				span_put(span, at + scale_bytes + k / KN_SUBGROUP / 2,
+				kn_span_put(span, at + scale_bytes + k / KN_SUBGROUP / 2,
 					head + KN_STEP_BYTES + r * sizeof(uint32_t), (subgroups + 1) / 2);
 			}
-			span_put(span, at + k / KN_GROUP * sizeof(float), head + r * sizeof(float), sizeof(float));
-			span_put(span, at + head_bytes + (s8 ? k : k / 2), values, s8 ? count : (count + 1) / 2);
+			kn_span_put(span, at + k / KN_GROUP * sizeof(float), head + r * sizeof(float), sizeof(float));
+			kn_span_put(span, at + head_bytes + (s8 ? k : k / 2), values, s8 ? count : (count + 1) / 2);
 		}
 	}
 }
 
 static void unpack_matrix(const struct kn_form *form, const struct kn_panels *panels, const struct kn_source *tensor,
-	column_fn *column, const struct span *span)
+	column_fn *column, const struct kn_span *span)
 {
 	size_t row_bytes = kn_row_bytes(tensor->dtype, tensor->k);
 	for (size_t row = span->begin / row_bytes / LANES * LANES; row * row_bytes < span->end; row += LANES)
@@ -128,7 +114,8 @@ static void unpack_matrix(const struct kn_form *form, const struct kn_panels *pa
 }
 
 /* A bias, f32 at column(i). */
-static void unpack_bias(const float *values, const struct kn_source *tensor, column_fn *column, const struct span *span)
+static void unpack_bias(
+	const float *values, const struct kn_source *tensor, column_fn *column, const struct kn_span *span)
 {
 	size_t element = cad_dtype_bytes(tensor->dtype);
 	for (size_t i = span->begin / element; i * element < span->end; i++) {
@@ -136,12 +123,12 @@ static void unpack_bias(const float *values, const struct kn_source *tensor, col
 		uint16_t half;
 		if (tensor->dtype != CAD_DTYPE_F32)
 			narrow_back(value, tensor->dtype, 1, &half);
-		span_put(span, i * element, tensor->dtype == CAD_DTYPE_F32 ? (const void *)value : &half, element);
+		kn_span_put(span, i * element, tensor->dtype == CAD_DTYPE_F32 ? (const void *)value : &half, element);
 	}
 }
 
 static void unpack_tensor(const struct kn_form *form, const struct kn_cpu_expert *e, unsigned index,
-	const struct kn_source *tensor, const struct span *span)
+	const struct kn_source *tensor, const struct kn_span *span)
 {
 	switch (index) {
 	case 0: unpack_matrix(form, &e->gate_up, tensor, gate_column, span); break;
@@ -157,19 +144,13 @@ enum cad_status kn_cpu_expert_unpack(struct kn_device *device, const struct kn_e
 	const struct kn_expert_source *image, uint64_t begin, size_t count, void *out)
 {
 	const struct kn_form *form = ((const struct kn_cpu_device *)device)->form;
-	uint64_t at = 0, end = begin + count;
-	uint8_t *next = out;
+	uint64_t end = begin + count;
 
 	CAD_ASSERT(end >= begin && end <= kn_image_bytes(image));
-	for (unsigned i = 0; i < KN_EXPERT_TENSORS && at < end; i++) {
-		const struct kn_source *tensor = kn_expert_tensor(image, i);
-		uint64_t bytes = kn_source_bytes(tensor), first = begin > at ? begin - at : 0,
-			 last = end - at < bytes ? end - at : bytes;
-		if (first < last) {
-			unpack_tensor(form, expert->own, i, tensor, &(struct span){ first, last, next });
-			next += last - first;
-		}
-		at += bytes;
+	for (unsigned i = 0; i < KN_EXPERT_TENSORS; i++) {
+		const struct kn_span span = kn_image_span(image, i, begin, end, out);
+		if (span.begin < span.end)
+			unpack_tensor(form, expert->own, i, kn_expert_tensor(image, i), &span);
 	}
 	return CAD_OK;
 }

@@ -59,7 +59,7 @@ void kn_cuda_expert_destroy(struct kn_device *device, struct kn_expert *expert)
 /* The pieces that have the span of tensor i come as far as they fit into a buffer, and are turned around
  * there. */
 static enum cad_status unpack_tensor(struct kn_cuda_device *device, const struct kn_cuda_expert *e,
-	const struct kn_expert_source *image, unsigned i, const struct kn_cuda_span *span)
+	const struct kn_expert_source *image, unsigned i, const struct kn_span *span)
 {
 	const struct kn_cuda_pieces all = kn_cuda_pieces_of(&e->layout, image, i, span);
 	const size_t end = all.first + all.count;
@@ -83,20 +83,14 @@ enum cad_status kn_cuda_expert_unpack(struct kn_device *device, const struct kn_
 	const struct kn_expert_source *image, uint64_t begin, size_t count, void *out)
 {
 	const struct kn_cuda_expert *e = static_cast<const struct kn_cuda_expert *>(expert->own);
-	uint8_t *next = static_cast<uint8_t *>(out);
-	uint64_t at = 0, end = begin + count;
+	const uint64_t end = begin + count;
 	enum cad_status status = CAD_OK;
 
 	CAD_ASSERT(end >= begin && end <= kn_image_bytes(image));
-	for (unsigned i = 0; i < KN_EXPERT_TENSORS && at < end && status == CAD_OK; i++) {
-		const uint64_t bytes = kn_source_bytes(kn_expert_tensor(image, i)), first = begin > at ? begin - at : 0,
-			       last = end - at < bytes ? end - at : bytes;
-		const struct kn_cuda_span span = { first, last, next };
-		if (first < last) {
+	for (unsigned i = 0; i < KN_EXPERT_TENSORS && status == CAD_OK; i++) {
+		const struct kn_span span = kn_image_span(image, i, begin, end, out);
+		if (span.begin < span.end)
 			status = unpack_tensor(kn_cuda_device_of(device), e, image, i, &span);
-			next += last - first;
-		}
-		at += bytes;
 	}
 	return status;
 }

@@ -95,16 +95,16 @@ uint16_t f16_of(float value)
 	return static_cast<uint16_t>(sign | (exponent == 0xff ? 31 : exponent - 112) << 10 | mantissa);
 }
 
-void unpack_bias(const struct kn_source *tensor, const float *bias, const struct kn_cuda_span *span)
+void unpack_bias(const struct kn_source *tensor, const float *bias, const struct kn_span *span)
 {
 	for (size_t i = 0; i < tensor->n; i++) {
 		uint16_t half = f16_of(bias[i]);
 		if (tensor->dtype == CAD_DTYPE_F32)
-			kn_cuda_span_put(span, i * sizeof(float), &bias[i], sizeof(float));
+			kn_span_put(span, i * sizeof(float), &bias[i], sizeof(float));
 		else if (tensor->dtype == CAD_DTYPE_BF16)
-			kn_cuda_span_put(span, i * 2, reinterpret_cast<const uint8_t *>(&bias[i]) + 2, 2);
+			kn_span_put(span, i * 2, reinterpret_cast<const uint8_t *>(&bias[i]) + 2, 2);
 		else
-			kn_cuda_span_put(span, i * 2, &half, 2);
+			kn_span_put(span, i * 2, &half, 2);
 	}
 }
 
@@ -138,15 +138,6 @@ void pack_pieces(void *context, size_t begin, size_t end)
 }
 
 }   // namespace
-
-void kn_cuda_span_put(const struct kn_cuda_span *span, uint64_t at, const void *bytes, size_t count)
-{
-	const uint64_t first = at > span->begin ? at : span->begin,
-		       last = at + count < span->end ? at + count : span->end;
-	if (first < last)
-		memcpy(span->out + (first - span->begin), static_cast<const uint8_t *>(bytes) + (first - at),
-			last - first);
-}
 
 float kn_cuda_f32_of(const void *value, enum cad_dtype dtype)
 {
@@ -217,7 +208,7 @@ void kn_cuda_pack(const struct kn_cuda_layout *layout, const struct kn_expert_so
 }
 
 struct kn_cuda_pieces kn_cuda_pieces_of(const struct kn_cuda_layout *layout, const struct kn_expert_source *image,
-	unsigned i, const struct kn_cuda_span *span)
+	unsigned i, const struct kn_span *span)
 {
 	const struct kn_source *tensor = kn_expert_tensor(image, i);
 	const unsigned index = i > UP ? i - 1 : 0; /* gate and up share one; then in the order of tensors */
@@ -234,7 +225,7 @@ struct kn_cuda_pieces kn_cuda_pieces_of(const struct kn_cuda_layout *layout, con
 }
 
 void kn_cuda_unpack(const struct kn_cuda_layout *layout, const struct kn_expert_source *image, unsigned i,
-	struct kn_cuda_pieces pieces, const uint8_t *packed, const struct kn_cuda_span *span)
+	struct kn_cuda_pieces pieces, const uint8_t *packed, const struct kn_span *span)
 {
 	const size_t at = kn_cuda_piece_at(layout, pieces.first);
 	for (size_t p = 0; p < pieces.count; p++) {

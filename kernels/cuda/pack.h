@@ -32,14 +32,6 @@ enum {
 	KN_PIECE_UNIT = 256, /* every piece has a multiple of so many bytes */
 };
 
-/* Bytes begin .. end - 1 of one tensor of an image, to `out`. */
-struct kn_cuda_span {
-	uint64_t begin, end;
-	uint8_t *out;
-};
-/* What of [at, at + count) is in the span goes to its place. */
-void kn_cuda_span_put(const struct kn_cuda_span *span, uint64_t at, const void *bytes, size_t count);
-
 /* A value of F32, F16 or BF16, of any alignment. */
 float kn_cuda_f32_of(const void *value, enum cad_dtype dtype);
 
@@ -54,7 +46,7 @@ struct kn_cuda_form {
 		const struct kn_source *source, size_t row, size_t k, size_t count, unsigned r, uint8_t *block);
 	/* The same back: what the span has of them, of a tensor of the image. */
 	void (*unpack_row)(const struct kn_source *tensor, size_t row, size_t k, size_t count, unsigned r,
-		const uint8_t *block, const struct kn_cuda_span *span);
+		const uint8_t *block, const struct kn_span *span);
 };
 
 /* ---- layouts (pack.cc) ---- */
@@ -102,10 +94,10 @@ struct kn_cuda_pieces {
 };
 /* Those that have the span of tensor i (kn_expert_tensor) of the image. */
 struct kn_cuda_pieces kn_cuda_pieces_of(const struct kn_cuda_layout *layout, const struct kn_expert_source *image,
-	unsigned i, const struct kn_cuda_span *span);
+	unsigned i, const struct kn_span *span);
 /* What these pieces, which lie one after another at `packed`, have of the span. */
 void kn_cuda_unpack(const struct kn_cuda_layout *layout, const struct kn_expert_source *image, unsigned i,
-	struct kn_cuda_pieces pieces, const uint8_t *packed, const struct kn_cuda_span *span);
+	struct kn_cuda_pieces pieces, const uint8_t *packed, const struct kn_span *span);
 
 /* ---- int8 and int4 (pack_int8.cc) ---- */
 

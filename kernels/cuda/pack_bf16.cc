@@ -18,14 +18,14 @@ static void pack_row(const struct kn_source *source, size_t row, size_t k, size_
 }
 
 static void unpack_row(const struct kn_source *tensor, size_t row, size_t k, size_t count, unsigned r,
-	const uint8_t *at, const struct kn_cuda_span *span)
+	const uint8_t *at, const struct kn_span *span)
 {
 	const struct kn_bf16_block *block = reinterpret_cast<const struct kn_bf16_block *>(at);
 	uint16_t values[KN_BF16_STEP];
 
 	for (size_t i = 0; i < count; i++)
 		values[i] = block->w[kn_bf16_at(static_cast<int>(r), static_cast<int>(i))];
-	kn_cuda_span_put(span, (row * tensor->k + k) * sizeof *values, values, count * sizeof *values);
+	kn_span_put(span, (row * tensor->k + k) * sizeof *values, values, count * sizeof *values);
 }
 
 const struct kn_cuda_form kn_cuda_form_bf16_sm90 = { CAD_PROFILE_BF16_SM90, CAD_DTYPE_BF16, KN_BF16_STEP,

@@ -22,12 +22,12 @@ static void pack_row(const struct kn_source *source, size_t row, size_t k, size_
 
 template <enum cad_dtype DTYPE, class T>
 static void unpack_row(const struct kn_source *tensor, size_t row, size_t k, size_t count, unsigned r,
-	const uint8_t *block, const struct kn_cuda_span *span)
+	const uint8_t *block, const struct kn_span *span)
 {
 	T values[KN_F32_STEP];
 	for (size_t i = 0; i < count; i++)
 		values[i] = reinterpret_cast<const T *>(block)[place(r, i)];
-	kn_cuda_span_put(span, (row * tensor->k + k) * sizeof(T), values, count * sizeof(T));
+	kn_span_put(span, (row * tensor->k + k) * sizeof(T), values, count * sizeof(T));
 }
 
 template <enum cad_dtype DTYPE, class T> static constexpr struct kn_cuda_form form()

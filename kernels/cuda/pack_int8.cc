@@ -39,15 +39,15 @@ static void pack_row(const struct kn_source *source, size_t row, size_t k, size_
 }
 
 static void unpack_row(const struct kn_source *tensor, size_t row, size_t k, size_t count, unsigned r,
-	const uint8_t *at, const struct kn_cuda_span *span)
+	const uint8_t *at, const struct kn_span *span)
 {
 	const struct kn_int8_block *block = reinterpret_cast<const struct kn_int8_block *>(at);
 	const uint64_t begin = row * kn_row_bytes(CAD_DTYPE_Q8, tensor->k),
 		       values = begin + kn_row_scale_bytes(CAD_DTYPE_Q8, tensor->k) + k;
 
-	kn_cuda_span_put(span, begin + k / KN_GROUP * sizeof(float), &block->scales[r], sizeof(float));
+	kn_span_put(span, begin + k / KN_GROUP * sizeof(float), &block->scales[r], sizeof(float));
 	for (size_t i = 0; i < count; i += CHUNK)
-		kn_cuda_span_put(span, values + i,
+		kn_span_put(span, values + i,
 			block->q + kn_int8_at(KN_PANEL_ROWS, static_cast<int>(r), static_cast<int>(i)),
 			count - i < CHUNK ? count - i : size_t{ CHUNK });
 }
@@ -89,7 +89,7 @@ static void pack_row_int4(const struct kn_source *source, size_t row, size_t k, 
 }
 
 static void unpack_row_int4(const struct kn_source *tensor, size_t row, size_t k, size_t count, unsigned r,
-	const uint8_t *at, const struct kn_cuda_span *span)
+	const uint8_t *at, const struct kn_span *span)
 {
 	const struct kn_int4_block *block = reinterpret_cast<const struct kn_int4_block *>(at);
 	const uint64_t begin = row * kn_row_bytes(CAD_DTYPE_Q4, tensor->k);
@@ -102,10 +102,10 @@ static void unpack_row_int4(const struct kn_source *tensor, size_t row, size_t k
 			kn_int4_zero(subscales, i / KN_SUBGROUP);
 		pairs[i / 2] = static_cast<uint8_t>(pairs[i / 2] | u << (i % 2 * 4));
 	}
-	kn_cuda_span_put(span, begin + k / KN_GROUP * sizeof(float), &block->widened.scales[r], sizeof(float));
-	kn_cuda_span_put(span, begin + kn_row_scale_bytes(CAD_DTYPE_Q4, tensor->k) + k / KN_SUBGROUP / 2, &subscales,
+	kn_span_put(span, begin + k / KN_GROUP * sizeof(float), &block->widened.scales[r], sizeof(float));
+	kn_span_put(span, begin + kn_row_scale_bytes(CAD_DTYPE_Q4, tensor->k) + k / KN_SUBGROUP / 2, &subscales,
 		kn_int4_subscale_bytes(count));
-	kn_cuda_span_put(span, begin + kn_row_head_bytes(CAD_DTYPE_Q4, tensor->k) + k / 2, pairs, (count + 1) / 2);
+	kn_span_put(span, begin + kn_row_head_bytes(CAD_DTYPE_Q4, tensor->k) + k / 2, pairs, (count + 1) / 2);
 }
 
 const struct kn_cuda_form kn_cuda_form_int4 = { CAD_PROFILE_INT4, CAD_DTYPE_Q4, KN_GROUP, sizeof(struct kn_int4_block),
