@@ -95,6 +95,12 @@ void kn_cuda_times(struct kn_queue *queue, double seconds[KN_STAGE_COUNT]);
 
 /* A call on the stream has failed, or not: the queue keeps it. */
 void kn_cuda_note(struct kn_cuda_queue *queue, cudaError_t error);
+/* Launches a kernel whose shared memory may be more than the 48 KiB that need not be asked for. */
+#define KN_LAUNCH_SHARED(queue, kernel, grid, block, shared_bytes, ...) \
+	(kn_cuda_note(queue, \
+		 cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), \
+			 cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes))), \
+		kn_cuda_note(queue, KN_LAUNCH(kernel, grid, block, shared_bytes, (queue)->stream, __VA_ARGS__)))
 /* Makes sure that so much can be taken of the window, 64 bytes for each piece included. */
 void kn_cuda_reserve(struct kn_cuda_queue *queue, size_t bytes);
 /* The next bytes of the window, aligned to 64. */

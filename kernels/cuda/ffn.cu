@@ -233,14 +233,9 @@ void launch_on(struct kn_cuda_queue *q, const gemm &g, const kn_cuda_tile *tiles
 		return;
 	gemm of = g;
 	of.tiles = tiles;
-	kn_cuda_note(q,
-		cudaFuncSetAttribute(reinterpret_cast<const void *>(kn_gemm_kernel<S, UP, U>),
-			cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes<S>)));
-	kn_cuda_note(q,
-		KN_LAUNCH((kn_gemm_kernel<S, UP, U>),
-			dim3(static_cast<unsigned>(count),
-				static_cast<unsigned>((g.panels + S::panels - 1) / S::panels)),
-			dim3(S::threads), shared_bytes<S>, q->stream, of));
+	KN_LAUNCH_SHARED(q, (kn_gemm_kernel<S, UP, U>),
+		dim3(static_cast<unsigned>(count), static_cast<unsigned>((g.panels + S::panels - 1) / S::panels)),
+		dim3(S::threads), shared_bytes<S>, of);
 }
 
 /* AS_BF16: the shape where integers are multiplied as bf16. */
@@ -263,7 +258,7 @@ static_assert(kn_up_few::rows == kn_up_few_as_bf16::rows && kn_up_few::rows == k
 void kn_cuda_ffn_int8(struct kn_cuda_queue *q, const struct kn_ffn *a, const struct kn_cuda_layout &like,
 	const struct kn_cuda_ffn_scratch &s)
 {
-	enum { ROW_UNIT = 32 }; /* what is read of a row that another operator made */
+	const struct kn_cuda_area &up_area = like.areas[KN_AREA_UP], &down_area = like.areas[KN_AREA_DOWN];
 	const struct kn_cuda_plan p = kn_cuda_plan_make(q, a, like, kn_up_few::rows, kn_up_many::rows);
 
 	gemm up = {};
@@ -271,23 +266,23 @@ void kn_cuda_ffn_int8(struct kn_cuda_queue *q, const struct kn_ffn *a, const str
 	up.q = s.xq;
 	up.scales = s.x_scales;
 	up.row_index = a->row_index;
-	up.groups = s.hidden_pad / KN_GROUP;
-	up.panels = (s.ffn + KN_PANEL_COLUMNS - 1) / KN_PANEL_COLUMNS;
-	up.block_bytes = like.areas[KN_AREA_UP].piece_bytes;
+	up.groups = up_area.blocks;
+	up.panels = kn_cuda_panels(up_area);
+	up.block_bytes = up_area.piece_bytes;
 	up.out.y = s.h;
 	up.out.ldy = s.ldh;
 	gemm down = up;
 	down.q = s.hq;
 	down.scales = s.h_scales;
 	down.row_index = nullptr;
-	down.groups = s.ffn_pad / KN_GROUP;
-	down.panels = (a->hidden + KN_PANEL_ROWS - 1) / KN_PANEL_ROWS;
+	down.groups = down_area.blocks;
+	down.panels = kn_cuda_panels(down_area);
 	down.out = kn_cuda_out_of(a);
 
-	kn_cuda_quantise(q, a->x, a->ldx, a->rows, kn_round_up(a->hidden, ROW_UNIT), s.xq, s.x_scales, s.hidden_pad);
+	kn_cuda_quantise(q, a->x, a->ldx, a->rows, kn_round_up(a->hidden, KN_ROW_UNIT), s.xq, s.x_scales, s.hidden_pad);
 	launch<kn_up_few, true, kn_up_few_as_bf16>(q, up, p.few, p.few_count);
 	launch<kn_up_many, true>(q, up, p.many, p.many_count);
-	kn_cuda_quantise(q, s.h, s.ldh, s.pairs, kn_round_up(s.ffn, ROW_UNIT), s.hq, s.h_scales, s.ffn_pad);
+	kn_cuda_quantise(q, s.h, s.ldh, s.pairs, kn_round_up(s.ffn, KN_ROW_UNIT), s.hq, s.h_scales, s.ffn_pad);
 	launch<kn_down_few, false>(q, down, p.few, p.few_count);
 	launch<kn_down_many, false>(q, down, p.many, p.many_count);
 }

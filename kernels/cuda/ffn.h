@@ -21,6 +21,9 @@ struct kn_cuda_plan {
 	size_t few_count, many_count;
 };
 
+/* What is read of a row that another operator made, and what is made of h: rows are zero up to it. */
+enum { KN_ROW_UNIT = 32 };
+
 /* Whether expert e has pairs, and is kept as `like` is. */
 bool kn_cuda_takes_part(const struct kn_ffn *a, size_t e, const struct kn_cuda_layout &like);
 /* Of the experts that are kept as one is: in tiles of at most so many rows. */

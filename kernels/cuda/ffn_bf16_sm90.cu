@@ -200,14 +200,9 @@ template <class S, bool UP> void launch(struct kn_cuda_queue *q, const gemm &g, 
 		return;
 	gemm of = g;
 	of.tiles = tiles;
-	kn_cuda_note(q,
-		cudaFuncSetAttribute(reinterpret_cast<const void *>(kn_bf16_kernel<S, UP>),
-			cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes<S>)));
-	kn_cuda_note(q,
-		KN_LAUNCH((kn_bf16_kernel<S, UP>),
-			dim3(static_cast<unsigned>(count),
-				static_cast<unsigned>((g.panels + S::panels - 1) / S::panels)),
-			dim3(S::threads), shared_bytes<S>, q->stream, of));
+	KN_LAUNCH_SHARED(q, (kn_bf16_kernel<S, UP>),
+		dim3(static_cast<unsigned>(count), static_cast<unsigned>((g.panels + S::panels - 1) / S::panels)),
+		dim3(S::threads), shared_bytes<S>, of);
 }
 
 static_assert(kn_bf16_up_many::rows == kn_bf16_down_many::rows, "up and down share tiles");
@@ -217,26 +212,26 @@ static_assert(kn_bf16_up_many::rows == kn_bf16_down_many::rows, "up and down sha
 void kn_cuda_ffn_bf16_sm90(struct kn_cuda_queue *q, const struct kn_ffn *a, const struct kn_cuda_layout &like,
 	const struct kn_cuda_ffn_scratch &s)
 {
-	enum { ROW_UNIT = 32 }; /* what is read of a row that another operator made, and what is made of h */
+	const struct kn_cuda_area &up_area = like.areas[KN_AREA_UP], &down_area = like.areas[KN_AREA_DOWN];
 	const struct kn_cuda_plan p = kn_cuda_plan_make(q, a, like, kn_bf16_few::rows, kn_bf16_up_many::rows);
 
 	gemm up = {};
 	up.views = p.views;
 	up.x = s.x_bf16;
 	up.row_index = a->row_index;
-	up.k = kn_round_up(a->hidden, ROW_UNIT);
+	up.k = kn_round_up(a->hidden, KN_ROW_UNIT);
 	up.ldx = kn_round_up(a->hidden, KN_BF16_STEP);
-	up.blocks = up.ldx / KN_BF16_STEP;
-	up.panels = (s.ffn + KN_PANEL_COLUMNS - 1) / KN_PANEL_COLUMNS;
+	up.blocks = up_area.blocks;
+	up.panels = kn_cuda_panels(up_area);
 	up.h = s.h_bf16;
 	up.ldh = kn_round_up(s.ffn, KN_BF16_STEP);
 	gemm down = up;
 	down.x = s.h_bf16;
 	down.row_index = nullptr;
-	down.k = kn_round_up(s.ffn, ROW_UNIT);
+	down.k = kn_round_up(s.ffn, KN_ROW_UNIT);
 	down.ldx = up.ldh;
-	down.blocks = down.ldx / KN_BF16_STEP;
-	down.panels = (a->hidden + KN_PANEL_ROWS - 1) / KN_PANEL_ROWS;
+	down.blocks = down_area.blocks;
+	down.panels = kn_cuda_panels(down_area);
 	down.out = kn_cuda_out_of(a);
 
 	const size_t fours = a->rows * (up.k / 4);

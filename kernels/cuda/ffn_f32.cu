@@ -213,14 +213,9 @@ void launch(struct kn_cuda_queue *q, const gemm &g, const kn_cuda_tile *tiles, s
 		return;
 	gemm of = g;
 	of.tiles = tiles;
-	kn_cuda_note(q,
-		cudaFuncSetAttribute(reinterpret_cast<const void *>(kn_gemm_f32_kernel<S, T, UP>),
-			cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sizeof(shared<S, T>))));
-	kn_cuda_note(q,
-		KN_LAUNCH((kn_gemm_f32_kernel<S, T, UP>),
-			dim3(static_cast<unsigned>(count),
-				static_cast<unsigned>((g.panels + S::panels - 1) / S::panels)),
-			dim3(S::threads), sizeof(shared<S, T>), q->stream, of));
+	KN_LAUNCH_SHARED(q, (kn_gemm_f32_kernel<S, T, UP>),
+		dim3(static_cast<unsigned>(count), static_cast<unsigned>((g.panels + S::panels - 1) / S::panels)),
+		dim3(S::threads), sizeof(shared<S, T>), of);
 }
 
 /* Tiles of few rows, and of many. */
@@ -253,7 +248,7 @@ void kn_cuda_ffn_f32(struct kn_cuda_queue *q, const struct kn_ffn *a, const stru
 	up.ldx = a->ldx;
 	up.row_index = a->row_index;
 	up.blocks = up_area.blocks;
-	up.panels = up_area.pieces / up_area.blocks;
+	up.panels = kn_cuda_panels(up_area);
 	up.out.y = s.h;
 	up.out.ldy = s.ldh;
 	gemm down = up;
@@ -261,7 +256,7 @@ void kn_cuda_ffn_f32(struct kn_cuda_queue *q, const struct kn_ffn *a, const stru
 	down.ldx = s.ldh;
 	down.row_index = nullptr;
 	down.blocks = down_area.blocks;
-	down.panels = down_area.pieces / down_area.blocks;
+	down.panels = kn_cuda_panels(down_area);
 	down.out = kn_cuda_out_of(a);
 
 	launch_of<true>(q, up, p, up_area);

@@ -24,7 +24,7 @@
 namespace
 {
 
-enum { LANES = 32, EIGHT = 8, WARPGROUP = 128, STEPS = KN_HALF / 32, ROW_UNIT = 32 };
+enum { LANES = 32, EIGHT = 8, WARPGROUP = 128, STEPS = KN_HALF / 32 };
 
 /* Of one expert; `slot` is where its rows begin among the padded ones of all tiles. */
 struct tile {
@@ -478,13 +478,9 @@ template <class S, way_out OUT> void launch(struct kn_cuda_queue *q, const produ
 	constexpr size_t panels = S::panels * passes<OUT>;
 	static_assert(sizeof(shared<S, OUT>) * S::blocks <= 227 * 1024, "what a multiprocessor of sm_90 has");
 	static_assert(OUT != H_QUANTISED || panels * KN_PANEL_COLUMNS == KN_GROUP, "a whole group of h");
-	kn_cuda_note(q,
-		cudaFuncSetAttribute(reinterpret_cast<const void *>(kn_wgmma_kernel<S, OUT>),
-			cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sizeof(shared<S, OUT>))));
-	kn_cuda_note(q,
-		KN_LAUNCH((kn_wgmma_kernel<S, OUT>),
-			dim3(static_cast<unsigned>(tiles), static_cast<unsigned>((g.panels + panels - 1) / panels)),
-			dim3(S::threads), sizeof(shared<S, OUT>), q->stream, g));
+	KN_LAUNCH_SHARED(q, (kn_wgmma_kernel<S, OUT>),
+		dim3(static_cast<unsigned>(tiles), static_cast<unsigned>((g.panels + panels - 1) / panels)),
+		dim3(S::threads), sizeof(shared<S, OUT>), g);
 }
 
 struct scratch {
@@ -499,8 +495,15 @@ scratch lay_out(uint8_t *memory, size_t slots, size_t pairs, size_t hidden, size
 	const size_t x = rows_bytes(slots) * ((hidden + KN_GROUP - 1) / KN_GROUP),
 		     h = rows_bytes(slots) * ((ffn + KN_GROUP - 1) / KN_GROUP), ldh = kn_round_up(ffn, KN_COLUMNS_UNIT),
 		     h_at = kn_round_up(x, 256), f32_at = h_at + kn_round_up(h, 256);
-	return { memory, memory + h_at, reinterpret_cast<float *>(memory + f32_at), ldh,
-		f32_at + pairs * ldh * sizeof(float) };
+	scratch s = {};
+	s.ldh = ldh;
+	s.bytes = f32_at + pairs * ldh * sizeof(float);
+	if (memory) {
+		s.x = memory;
+		s.h = memory + h_at;
+		s.h_f32 = reinterpret_cast<float *>(memory + f32_at);
+	}
+	return s;
 }
 
 int multiprocessors(const struct kn_cuda_queue *q) { return kn_cuda_device_of(q->base.device)->chip.multiprocessors; }
@@ -517,19 +520,20 @@ template <class S> void up_with_h(struct kn_cuda_queue *q, const product &up, co
 template <class S>
 void run(struct kn_cuda_queue *q, const struct kn_ffn *a, const struct kn_cuda_layout &like, size_t ffn)
 {
+	const struct kn_cuda_area &up_area = like.areas[KN_AREA_UP], &down_area = like.areas[KN_AREA_DOWN];
 	const plan p = plan_make(q, a, like, S::rows);
 	const scratch s =
 		lay_out(static_cast<uint8_t *>(a->scratch), p.slots, a->begin[a->experts_count], a->hidden, ffn);
-	gathering x = { p.tiles, p.tile_of, a->x, a->ldx, kn_round_up(a->hidden, ROW_UNIT),
-		(a->hidden + KN_GROUP - 1) / KN_GROUP, a->row_index, s.x };
-	gathering h = { p.tiles, p.tile_of, s.h_f32, s.ldh, kn_round_up(ffn, ROW_UNIT), (ffn + KN_GROUP - 1) / KN_GROUP,
-		nullptr, s.h };
-	product up = { p.tiles, p.views, s.x, x.groups, (ffn + KN_PANEL_COLUMNS - 1) / KN_PANEL_COLUMNS,
-		like.areas[KN_AREA_UP].piece_bytes, {}, s.h, ffn, h.groups };
+	gathering x = { p.tiles, p.tile_of, a->x, a->ldx, kn_round_up(a->hidden, KN_ROW_UNIT), up_area.blocks,
+		a->row_index, s.x };
+	gathering h = { p.tiles, p.tile_of, s.h_f32, s.ldh, kn_round_up(ffn, KN_ROW_UNIT), down_area.blocks, nullptr,
+		s.h };
+	product up = { p.tiles, p.views, s.x, x.groups, kn_cuda_panels(up_area), up_area.piece_bytes, {}, s.h, ffn,
+		h.groups };
 	up.out.y = s.h_f32;
 	up.out.ldy = s.ldh;
-	const product down = { p.tiles, p.views, s.h, h.groups, (a->hidden + KN_PANEL_ROWS - 1) / KN_PANEL_ROWS,
-		like.areas[KN_AREA_DOWN].piece_bytes, kn_cuda_out_of(a), nullptr, 0, 0 };
+	const product down = { p.tiles, p.views, s.h, h.groups, kn_cuda_panels(down_area), down_area.piece_bytes,
+		kn_cuda_out_of(a), nullptr, 0, 0 };
 
 	gather(q, x, p.slots);
 	up_with_h<S>(q, up, h, p);

@@ -58,6 +58,8 @@ struct kn_cuda_area {
 	size_t at, piece_bytes, pieces;  /* pieces 0: the expert has none */
 	size_t blocks;                   /* of a panel */
 };
+static inline size_t kn_cuda_panels(const struct kn_cuda_area &area) { return area.pieces / area.blocks; }
+
 struct kn_cuda_layout {
 	struct kn_cuda_area areas[KN_AREAS];
 	size_t pieces, bytes, piece_bytes_max;
