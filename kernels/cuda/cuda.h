@@ -70,6 +70,10 @@ static inline struct kn_cuda_device *kn_cuda_device_of(struct kn_device *device)
 {
 	return reinterpret_cast<struct kn_cuda_device *>(device);
 }
+static inline const struct kn_cuda_device *kn_cuda_device_of(const struct kn_device *device)
+{
+	return reinterpret_cast<const struct kn_cuda_device *>(device);
+}
 
 /* ---- device.cc ---- */
 

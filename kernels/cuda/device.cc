@@ -51,7 +51,7 @@ enum cad_status kn_cuda_outcome(struct kn_cuda_device *device, cudaError_t error
 
 static bool failed(const struct kn_device *device, char text[KN_FAILURE_BYTES])
 {
-	const struct kn_cuda_device *d = reinterpret_cast<const struct kn_cuda_device *>(device);
+	const struct kn_cuda_device *d = kn_cuda_device_of(device);
 	std::lock_guard<std::mutex> hold(failures);
 	memcpy(text, d->failure, KN_FAILURE_BYTES);
 	return text[0];
@@ -106,7 +106,7 @@ static void describe(const struct kn_device *device, struct kn_device_info *info
 {
 	size_t free_bytes = 0, total_bytes = 0;
 	cudaMemGetInfo(&free_bytes, &total_bytes);
-	const struct kn_cuda_device *d = reinterpret_cast<const struct kn_cuda_device *>(device);
+	const struct kn_cuda_device *d = kn_cuda_device_of(device);
 	*info = {};
 	info->name = d->chip.name;
 	info->isa = KN_CUDA_NAME;
@@ -133,10 +133,7 @@ static void destroy(struct kn_device *device)
 }
 
 /* A function of the table, on its device: CUDA has a current one for each thread. */
-static void enter(const struct kn_device *device)
-{
-	cudaSetDevice(reinterpret_cast<const struct kn_cuda_device *>(device)->chip.index);
-}
+static void enter(const struct kn_device *device) { cudaSetDevice(kn_cuda_device_of(device)->chip.index); }
 static void enter(const struct kn_queue *queue) { enter(queue->device); }
 
 template <auto function> struct on;
@@ -217,7 +214,7 @@ static cudaError_t try_sm90(struct kn_cuda_device *d)
 /* Where integers are multiplied as bf16, which must be exact; else by units for integers, slowly. */
 static cudaError_t try_int8(struct kn_cuda_device *d)
 {
-	return d->chip.int8_is_slow ? kn_cuda_try_int8(d->stream, &d->chip.int8_is_slow) : cudaSuccess;
+	return d->chip.int8_as_bf16 ? kn_cuda_try_int8(d->stream, &d->chip.int8_as_bf16) : cudaSuccess;
 }
 
 static enum cad_status cannot_be_used(const struct kn_cuda_chip &chip, cudaError_t why, struct cad_error *error)
@@ -246,26 +243,33 @@ static enum cad_status open_device(unsigned index, struct kn_device **device, st
 	d->base.ops = &ops;
 	d->chip = chip;
 	d->others_bytes = others_bytes();
-	const cudaError_t created = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
-	cudaError_t tried = created == cudaSuccess ? try_sm90(d) : created;
+	cudaError_t tried = cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking);
+	if (tried != cudaSuccess) {
+		status = cannot_be_used(chip, tried, error);
+		goto free_device;
+	}
+	tried = try_sm90(d);
 	if (tried == cudaSuccess)
 		tried = try_int8(d);
 	if (tried != cudaSuccess) {
-		if (created == cudaSuccess)
-			cudaStreamDestroy(d->stream);
-		free(d);
-		return cannot_be_used(chip, tried, error);
+		status = cannot_be_used(chip, tried, error);
+		goto destroy_stream;
 	}
 	if (kn_cuda_staging_init(&d->staging) != CAD_OK) {
-		cudaStreamDestroy(d->stream);
-		free(d);
-		return cad_error_set(error, CAD_ERR_MEMORY,
+		status = cad_error_set(error, CAD_ERR_MEMORY,
 			"device '%s': there is no pinned memory for experts to pass through, %d bytes: free memory on this machine",
 			chip.name, KN_STAGING_BUFFERS * KN_STAGING_BYTES);
+		goto destroy_stream;
 	}
 	kn_cuda_slots_init(&d->slots);
 	*device = &d->base;
 	return CAD_OK;
+
+destroy_stream:
+	cudaStreamDestroy(d->stream);
+free_device:
+	free(d);
+	return status;
 }
 
 extern "C" __attribute__((visibility("default")))

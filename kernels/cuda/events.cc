@@ -28,9 +28,10 @@ void kn_cuda_spans_fini(struct kn_cuda_spans *spans)
 cudaError_t kn_cuda_spans_begin(struct kn_cuda_spans *spans, enum kn_stage stage, cudaStream_t stream)
 {
 	const size_t count = spans->count;
+	const bool longer = count > 0 && spans->at[count - 1].stage == stage;
 	spans->unended |= 1u << stage;
-	spans->open = (count > 0 && spans->at[count - 1].stage == stage) || count < KN_SPANS_MAX;
-	if (!spans->open || (count > 0 && spans->at[count - 1].stage == stage))
+	spans->open = longer || count < KN_SPANS_MAX;
+	if (longer || !spans->open)
 		return cudaSuccess;
 	spans->at[count].stage = stage;
 	spans->count++;

@@ -101,10 +101,7 @@ static struct kn_cuda_ffn_scratch lay_out(void *memory, size_t pairs, size_t row
 }
 
 /* wgmma is sm_90's alone: what came after has other instructions instead. */
-static bool has_wgmma(const struct kn_device *device)
-{
-	return reinterpret_cast<const struct kn_cuda_device *>(device)->chip.capability == 90;
-}
+static bool has_wgmma(const struct kn_device *device) { return kn_cuda_device_of(device)->chip.capability == 90; }
 
 size_t kn_cuda_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn, bool)
 {

@@ -242,7 +242,7 @@ void launch_on(struct kn_cuda_queue *q, const gemm &g, const kn_cuda_tile *tiles
 template <class S, bool UP, class AS_BF16 = S>
 void launch(struct kn_cuda_queue *q, const gemm &g, const kn_cuda_tile *tiles, size_t count)
 {
-	if (kn_cuda_device_of(q->base.device)->chip.int8_is_slow)
+	if (kn_cuda_device_of(q->base.device)->chip.int8_as_bf16)
 		launch_on<AS_BF16, UP, bf16_units>(q, g, tiles, count);
 	else
 		launch_on<S, UP, integer_units>(q, g, tiles, count);

@@ -2,7 +2,7 @@
 /* How this device's tensor cores sum bf16, by some thousand sums: whether as profile bf16-sm90 is
  * defined (kernels/sm90.h), of which many go beyond what was measured before, numbers alone, no
  * infinities; and whether exactly, when operands are integers of 8 bits. */
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/pack.h"
 #include "kernels/sm90.h"
 
 namespace
@@ -94,14 +94,6 @@ void fill_integers(problem *problems)
 	}
 }
 
-float value_of(uint16_t bf16)
-{
-	const uint32_t bits = static_cast<uint32_t>(bf16) << 16;
-	float value;
-	memcpy(&value, &bits, sizeof value);
-	return value;
-}
-
 /* What one element of a problem is, after the instruction was given it `times` times. */
 typedef float expected_fn(const problem *p, int m, int n, int times);
 
@@ -117,7 +109,8 @@ float by_integers(const problem *p, int m, int n, int times)
 {
 	int32_t dot = 0;
 	for (int k = 0; k < K; k++)
-		dot += static_cast<int32_t>(value_of(p->a[m][k])) * static_cast<int32_t>(value_of(p->b[n][k]));
+		dot += static_cast<int32_t>(kn_cuda_f32_of(&p->a[m][k], CAD_DTYPE_BF16)) *
+			static_cast<int32_t>(kn_cuda_f32_of(&p->b[n][k], CAD_DTYPE_BF16));
 	return static_cast<float>(dot * times);
 }
 

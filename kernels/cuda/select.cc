@@ -101,7 +101,7 @@ enum cad_status kn_cuda_select(unsigned index, struct kn_cuda_chip *chip, struct
 	chip->capability = 10 * properties.major + properties.minor;
 	chip->multiprocessors = properties.multiProcessorCount;
 	/* By its data sheet, B300 (10.3) has a thirtieth of B200's operations on integers. */
-	chip->int8_is_slow = chip->capability == 103;
+	chip->int8_as_bf16 = chip->capability == 103;
 	if (chip->capability < CAPABILITY_MIN)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
 			"device '%s' (%s) has compute capability %d.%d, and Cadre's kernels need 8.0 or more: use another one, or --device cpu",

@@ -20,7 +20,7 @@ struct kn_cuda_chip {
 	char pci_bus_id[32];
 	int capability; /* 10 * major + minor: 90 */
 	int multiprocessors;
-	bool int8_is_slow; /* beside bf16 */
+	bool int8_as_bf16; /* multiply integers as bf16: units for them are slow */
 };
 
 /* CAD_ERR_NOT_FOUND and a sentence: there is no driver, or no GPU; CAD_ERR_UNSUPPORTED: it cannot be
