@@ -55,9 +55,9 @@ static const size_t tokens_of_models[] = { 1, 8, 64, 512, 4096, 0 }, tokens_of_s
 
 static struct options {
 	struct kn_device_options device;
-	const char *device_text, *csv, *shape;
+	const char *csv, *shape;
 	bool quick, check_only;
-} o = { .device = { .kind = KN_DEVICE_CUDA }, .device_text = "cuda" };
+} o = { .device = { .kind = KN_DEVICE_CUDA } };
 
 static const struct argp_option option_table[] = {
 	{ "device", 'd', "DEVICE", 0,
@@ -76,7 +76,6 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
 	struct cad_error error;
 	switch (key) {
 	case 'd':
-		o.device_text = value;
 		if (kn_device_parse("device", value, &o.device, &error) != CAD_OK || o.device.kind == KN_DEVICE_CPU)
 			argp_error(state, "--device '%s': use cuda, cuda:N or emu", value);
 		return 0;

@@ -13,6 +13,7 @@ fail_usage() {
 }
 
 cores() { nproc; }
+has_nvcc() { command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; }
 
 # What a cluster runs, and the man pages and completion, which an installation takes along; tests and benchmarks are built only when they are asked for.
 # shellcheck disable=SC2034  # used by scripts that source this one

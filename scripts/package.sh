@@ -183,7 +183,10 @@ package() {
 			*) fail_usage "package makes bundle, deb, bundle-cuda and deb-cuda, not '$kind'" ;;
 		esac
 	done
-	if [[ " $* " == *-cuda* ]] && ! command -v nvcc >/dev/null && [ ! -x /usr/local/cuda/bin/nvcc ]; then
+	if [[ " $* " == *-cuda* ]] && grep -qs '^CADRE_CUDA:STRING=OFF$' "$(build_directory release)/CMakeCache.txt"; then
+		fail "this build is without the library for GPUs: 'cmake --preset release -DCADRE_CUDA=AUTO' takes it in again"
+	fi
+	if [[ " $* " == *-cuda* ]] && ! has_nvcc; then
 		fail "there is no nvcc in PATH or /usr/local/cuda/bin, which compiles for GPUs: install the CUDA toolkit (13.0), or make bundle and deb alone"
 	fi
 	install_packages "${PACKAGE_PACKAGES[@]}"

@@ -136,7 +136,7 @@ test_package() {
 		count 0 0 1
 		return
 	fi
-	command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || kinds=(bundle deb)
+	has_nvcc || kinds=(bundle deb)
 	if ! (install_packages debootstrap && "$ROOT/cadre" package "${kinds[@]}"); then
 		say "the packages cannot be made"
 		count 0 1 0
@@ -160,30 +160,33 @@ count_lines() {
 	[ "$2" = 0 ] || grep -q '^FAIL ' "$1" || count 0 1 0
 }
 
+# lines_of LOG COMMAND...: runs it, and counts what it prints, which LOG keeps.
+lines_of() {
+	local code=0
+	"${@:2}" | tee "$1" || code=$?
+	count_lines "$1" $code
+}
+
 # What the emulated GPU can show and takes too long for every day: all cases in six orders, in both builds and for three families of GPUs; that each
 # mutant of the kernels is noticed; clusters on it; and the script for real GPUs. Not among the tests that run without a name: it takes half an hour.
 test_emu() {
 	local directory log code=0
 	directory=$(build_directory release)
-	log=$directory/test-emu.log
+	log=$directory/test-emu
 	if ! (build release); then
 		say "the preset 'release' does not compile"
 		count 0 1 0
 		return
 	fi
-	"$ROOT/tests/cuda/orders.py" "$directory" | tee "$log" || code=$?
-	count_lines "$log" $code
+	lines_of "$log-orders.log" "$ROOT/tests/cuda/orders.py" "$directory"
 
-	code=0
-	"$ROOT/tests/cuda/mutants.py" "$directory" | tee "$log" || code=$?
-	count "$(grep -cE ' (fast|checking)  ' "$log" || true)" "$(grep -c 'NOT NOTICED$' "$log" || true)" 0
-	[ $code = 0 ] || grep -q 'NOT NOTICED$' "$log" || count 0 1 0
+	"$ROOT/tests/cuda/mutants.py" "$directory" | tee "$log-mutants.log" || code=$?
+	count "$(grep -cE ' (fast|checking)  ' "$log-mutants.log" || true)" "$(grep -c 'NOT NOTICED$' "$log-mutants.log" || true)" 0
+	[ $code = 0 ] || grep -q 'NOT NOTICED$' "$log-mutants.log" || count 0 1 0
 
 	# With PyPI's cuobjdump, where it can be had: the table of docs/GPU.md.
-	code=0
 	(make_venv tests/cuda) || true
-	PATH=$(echo "$VENV"/lib/python3*/site-packages/nvidia/cu*/bin):$PATH "$ROOT/tests/cuda/machine_code.py" "$directory" | tee "$log" || code=$?
-	count_lines "$log" $code
+	PATH=$(echo "$VENV"/lib/python3*/site-packages/nvidia/cu*/bin):$PATH lines_of "$log-code.log" "$ROOT/tests/cuda/machine_code.py" "$directory"
 
 	choose_python
 	rm -f "$directory/junit-emu.xml"
@@ -192,22 +195,19 @@ test_emu() {
 		$(grep -l "'emu" tests/cluster/test_*.py)) || true
 	count_junit "$directory/junit-emu.xml"
 
-	code=0
-	"$ROOT/tests/gpu/run.sh" --device emu "$directory/gpu-results" | tee "$log" || code=$?
-	count_lines "$log" $code
+	lines_of "$log-gpu.log" "$ROOT/tests/gpu/run.sh" --device emu "$directory/gpu-results"
 }
 
 # What a GPU has to show, see tests/gpu/run.sh. Not among the tests that run without a name; without a GPU, each is skipped by name.
 test_gpu() {
-	local directory code=0
+	local directory
 	directory=$(build_directory release)
 	if ! (build release); then
 		say "the preset 'release' does not compile"
 		count 0 1 0
 		return
 	fi
-	"$ROOT/tests/gpu/run.sh" "$directory/gpu-results" | tee "$directory/test-gpu.log" || code=$?
-	count_lines "$directory/test-gpu.log" $code
+	lines_of "$directory/test-gpu.log" "$ROOT/tests/gpu/run.sh" "$directory/gpu-results"
 }
 
 # fuzz_one FUZZER: for a few seconds, from its seeds where it has any: tests/fuzz/corpus/NAME. Its log is corpus/NAME.log.

@@ -9,6 +9,7 @@
  */
 #include "kernels/backend.h"
 #include "kernels/image.h"
+#include "tests/support/file_write.h"
 #include "tests/support/must.h"
 #include "tests/support/op_check.h"
 
@@ -389,10 +390,7 @@ static void a_library_that_is_missing_or_broken_is_named(void **state)
 	char folder[] = "/tmp/cadre-test-backend-XXXXXX", path[64];
 	assert_non_null(mkdtemp(folder));
 	snprintf(path, sizeof path, "%s/libcadre-emu.so", folder);
-	FILE *file = fopen(path, "w");
-	assert_non_null(file);
-	fputs("not a library\n", file);
-	fclose(file);
+	file_write(path, "not a library\n");
 	in_a_child("CADRE_BACKENDS", folder, cannot_be_opened);
 	unlink(path);
 	rmdir(folder);

@@ -2,6 +2,7 @@
 /* What NVML tells of a GPU, and what comes of it: with the library of fake_nvml.c and the emulated GPU,
  * which it knows. */
 #include "kernels/kernels.h"
+#include "tests/support/file_write.h"
 #include "tests/support/must.h"
 
 #include <setjmp.h>
@@ -9,7 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,13 +19,7 @@
 static char path[] = "/tmp/cadre-test-nvml-XXXXXX";
 
 /* From now on the library says this. */
-static void say(const char *text)
-{
-	FILE *file = fopen(path, "w");
-	assert_non_null(file);
-	fputs(text, file);
-	fclose(file);
-}
+static void say(const char *text) { file_write(path, text); }
 
 static struct kn_device *open_device(unsigned index)
 {
