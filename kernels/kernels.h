@@ -304,14 +304,12 @@ struct kn_ffn {
 	void *scratch;    /* ffn_scratch_bytes(P', H, F, sums), P' >= P and rows */
 };
 
-/* x[r][0..n) += y[r][0..n); y[r] is scaled by sigmoid(score[r]) first when score is given
- * (qwen2_moe's shared expert). */
+/* x[r][0..n) += scale * y[r][0..n), the product rounded. */
 struct kn_add {
 	float *x;
 	const float *y;
 	size_t ldx, ldy, rows, n;
-	const float *score; /* [rows] stride lds, or NULL */
-	size_t lds;
+	float scale;
 };
 
 /* Rows for the wire (proto/cadre_wire.h, rules in proto/WIRE.md): row i of the message is
@@ -358,15 +356,18 @@ struct kn_combine_add {
 	const uint32_t *index; /* host, [rows] */
 	int64_t *sums;         /* [T][n] */
 };
-/* x[r] = x[r] + (routed + shared): routed = (float)sums[r] * quantum (one rounding), shared[r]
- * (NULL: none) added first. Clears sums. */
+/* x[r] = x[r] + (routed + share * shared[r]), each product and sum rounded: routed = (float)sums[r] *
+ * quantum, share = sigmoid(score[r]), or 1 when score is NULL. shared NULL: x[r] + routed. Clears
+ * sums. Source of the score: transformers modeling_qwen2_moe.py. */
 struct kn_combine_finish {
 	float *x;
 	size_t ldx, rows, n;
 	int64_t *sums;
 	float quantum;
-	const float *shared;
+	const float *shared; /* [rows][lds] or NULL */
 	size_t lds;
+	const float *score; /* [rows] of stride ld_score, or NULL */
+	size_t ld_score;
 };
 
 /* ---- devices ---- */

@@ -23,8 +23,7 @@ enum cad_dtype kn_kept_dtype(const struct cad_tensor *tensor, enum cad_role role
 {
 	if (tensor->rank < 2)
 		return tensor->dtype;
-	bool floats = role == CAD_ROLE_EMBED || role == CAD_ROLE_GATE;
-	return kn_matrix_dtype(tensor->dtype, floats ? kn_gate_weights(weights) : weights);
+	return kn_matrix_dtype(tensor->dtype, kn_role_weights(role, weights));
 }
 
 static struct kn_source find(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
@@ -129,8 +128,8 @@ static uint64_t layer_bytes(
 
 	for (enum cad_role role = CAD_ROLE_ATTENTION_NORM; role < CAD_ROLE_EXPERT_GATE; role++)
 		if (!is_ffn(role))
-			bytes += tensor_bytes(device, cad_model_tensor(model, role, layer, 0),
-				role == CAD_ROLE_GATE ? kn_gate_weights(weights) : weights);
+			bytes += tensor_bytes(
+				device, cad_model_tensor(model, role, layer, 0), kn_role_weights(role, weights));
 	return bytes;
 }
 

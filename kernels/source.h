@@ -21,13 +21,15 @@ void kn_expert_checksum(
 /* The ffn of a dense layer, or the shared expert of an MoE layer; gate.data NULL: it has none. */
 struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t layer);
 
-/* How the gate's matrix is kept: its products are always those of profile f32, so that quantised
- * models route as well as the checkpoint does. */
-static inline enum cad_weights kn_gate_weights(enum cad_weights weights)
+/* How the matrix of a role is kept when others are kept as `weights`: products of the gate, and of
+ * the shared expert's score, are always those of profile f32, so that quantised models route as
+ * well as the checkpoint does; rows of the embedding are looked up, not multiplied. */
+static inline enum cad_weights kn_role_weights(enum cad_role role, enum cad_weights weights)
 {
-	return cad_weights_profile(weights) == CAD_PROFILE_F32 ? weights : CAD_WEIGHTS_AS_IS;
+	bool floats = role == CAD_ROLE_GATE || role == CAD_ROLE_SHARED_SCORE || role == CAD_ROLE_EMBED;
+	return floats && cad_weights_profile(weights) != CAD_PROFILE_F32 ? CAD_WEIGHTS_AS_IS : weights;
 }
-/* The type that a tensor is kept in: vectors in their own, the embedding table like the gate. */
+/* The type that a tensor is kept in: vectors in their own. */
 enum cad_dtype kn_kept_dtype(const struct cad_tensor *tensor, enum cad_role role, enum cad_weights weights);
 
 /* Bytes of one packed expert: the same for all, or the most, where a checkpoint has layers of

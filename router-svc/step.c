@@ -102,6 +102,7 @@ static void dense_ffn(struct rt_step *step, const struct rt_work *work)
 			.ldy = ld,
 			.rows = work->rows,
 			.n = step->spec->hidden,
+			.scale = 1,
 		});
 	rt_stage_end(&step->stages, RT_STAGE_DENSE);
 }
@@ -236,8 +237,19 @@ static void route(struct rt_step *step, struct rt_work *work)
 /* Runs while the routed experts are in flight. */
 static void shared_expert(struct rt_step *step, const struct rt_work *work)
 {
+	const struct kn_matrix *score = &step->weights.layers[work->layer].shared_score;
 	if (step->spec->shared.size > 0)
 		run_ffn(step, work);
+	if (score->n > 0)
+		step->queue->ops->linear(step->queue,
+			&(struct kn_linear){
+				.x = step->buffers.normed + work->first * ld_hidden(step),
+				.ldx = ld_hidden(step),
+				.rows = work->rows,
+				.w = score,
+				.y = step->buffers.shared_score + work->first * kn_ld(1),
+				.ldy = kn_ld(1),
+			});
 	rt_stage_end(&step->stages, RT_STAGE_SHARED);
 }
 
@@ -245,7 +257,7 @@ static void shared_expert(struct rt_step *step, const struct rt_work *work)
 static void combine(struct rt_step *step, struct rt_work *work)
 {
 	size_t ld = ld_hidden(step);
-	bool shared = step->spec->shared.size > 0;
+	bool shared = step->spec->shared.size > 0, scored = step->weights.layers[work->layer].shared_score.n > 0;
 
 	rt_await_sums(step->exchange, work);
 	rt_stage_end(&step->stages, RT_STAGE_WAIT);
@@ -259,6 +271,8 @@ static void combine(struct rt_step *step, struct rt_work *work)
 			.quantum = step->quanta[work->layer],
 			.shared = shared ? step->buffers.shared + work->first * ld : NULL,
 			.lds = ld,
+			.score = scored ? step->buffers.shared_score + work->first * kn_ld(1) : NULL,
+			.ld_score = kn_ld(1),
 		});
 	rt_stage_end(&step->stages, RT_STAGE_COMBINE);
 }

@@ -38,10 +38,11 @@ struct rt_step_buffers {
 	float *rope;                 /* [T][rope size] */
 	/* [T][H]: the shared expert's output, or a dense ffn's, or attention's output projection */
 	float *shared;
-	float *gate_logits; /* [T][E] */
-	int32_t *routing;   /* [T][2 K]; a micro-batch has its ids, then its weights */
-	int64_t *sums;      /* [T][H]: exact partial sums of the experts; zero between layers */
-	float *head_rows;   /* [HEAD][H] */
+	float *shared_score; /* [T][1]: how much of the shared expert counts, before the sigmoid */
+	float *gate_logits;  /* [T][E] */
+	int32_t *routing;    /* [T][2 K]; a micro-batch has its ids, then its weights */
+	int64_t *sums;       /* [T][H]: exact partial sums of the experts; zero between layers */
+	float *head_rows;    /* [HEAD][H] */
 	void *ffn_scratch;
 };
 

@@ -79,6 +79,8 @@ static void list_blocks(struct rt_step *step, struct blocks *blocks)
 		add(blocks, false, &b->routing, routing);
 		add(blocks, true, &h->routing, routing);
 	}
+	if (spec->shared_gate)
+		add(blocks, false, &b->shared_score, rows * kn_ld(1) * f);
 	if (ffn > 0)
 		add(blocks, false, &b->ffn_scratch,
 			step->queue->ops->ffn_scratch_bytes(step->queue, rows, spec->hidden, ffn, false));

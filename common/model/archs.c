@@ -392,7 +392,7 @@ static const struct cad_arch archs[] = {
 	{ .name = "llama", .runs = true, .rope_theta = 1e4, .read = read_llama },
 	{
 		.name = "qwen2_moe",
-		.runs = false,
+		.runs = true,
 		.rope_theta = 1e4,
 		.read = read_qwen2_moe,
 		NAMES(qwen2_moe_names),

@@ -84,7 +84,8 @@ static void print_experts(const struct cad_model *model, FILE *stream)
 		spec->gate.topk, spec->gate.renormalise ? ", weights renormalised" : "",
 		spec->gate.groups > 1 ? ", in groups" : "", spec->expert.size);
 	if (spec->shared.size)
-		fprintf(stream, "shared expert    size %u\n", spec->shared.size);
+		fprintf(stream, "shared expert    size %u%s\n", spec->shared.size,
+			spec->shared_gate ? ", weighed by a sigmoid" : "");
 }
 
 /* What each process holds: in the files, and packed in memory. */

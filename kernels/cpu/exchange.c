@@ -2,6 +2,7 @@
 /* Rows out to the experts, integer sums back: what proto/WIRE.md says about the data of CALL and
  * ANSWER. */
 #include "kernels/cpu/cpu.h"
+#include "kernels/exp.h"
 
 #include <math.h>
 #include <string.h>
@@ -244,7 +245,8 @@ static void combine_finish_job(void *context, size_t job, unsigned thread)
 		    end = kn_cpu_range_begin(a->rows, run->jobs, job + 1);
 		r < end; r++)
 		run->form->sums_finish(a->x + r * a->ldx, a->sums + r * a->n, a->n, a->quantum,
-			a->shared ? a->shared + r * a->lds : NULL);
+			a->shared ? a->shared + r * a->lds : NULL,
+			a->score ? kn_sigmoid_1(a->score[r * a->ld_score]) : 1.0f);
 }
 
 void kn_cpu_combine_finish(struct kn_queue *queue, const struct kn_combine_finish *a)

@@ -156,7 +156,7 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	X(void, sums_store, (const int64_t *sums, size_t n, uint8_t width, uint8_t *data)) \
 	X(void, sums_add, (int64_t * sums, const uint8_t *data, size_t n, uint8_t width)) \
 	/* x[i] += (float)sums[i] * quantum + shared[i] (shared may be NULL); sums[i] = 0 */ \
-	X(void, sums_finish, (float *x, int64_t *sums, size_t n, float quantum, const float *shared))
+	X(void, sums_finish, (float *x, int64_t *sums, size_t n, float quantum, const float *shared, float share))
 
 #define KN_FORM_LIST(X) KN_FORM_PLAIN_LIST(X) KN_FORM_BF16_LIST(X) KN_FORM_INT_LIST(X)
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Operators that walk rows: each row on its own, so the cut into jobs decides nothing but speed. */
 #include "kernels/cpu/cpu.h"
-#include "kernels/exp.h"
 
 struct vector_run {
 	const struct kn_form *form;
@@ -44,8 +43,7 @@ static void add_job(void *context, size_t job, unsigned thread)
 	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job),
 		    end = kn_cpu_range_begin(run->rows, run->jobs, job + 1);
 		r < end; r++)
-		run->form->add(a->x + r * a->ldx, a->y + r * a->ldy, a->n,
-			a->score ? kn_sigmoid_1(a->score[r * a->lds]) : 1.0f);
+		run->form->add(a->x + r * a->ldx, a->y + r * a->ldy, a->n, a->scale);
 }
 
 void kn_cpu_add(struct kn_queue *queue, const struct kn_add *a)

@@ -37,7 +37,7 @@ static void load_matrix(struct loader *loader, enum cad_role role, uint32_t laye
 {
 	struct kn_source source = source_of(loader, role, layer);
 	struct kn_device *device = loader->all->weights->device;
-	enum cad_weights storage = role == CAD_ROLE_GATE ? kn_gate_weights(loader->all->storage) : loader->all->storage;
+	enum cad_weights storage = kn_role_weights(role, loader->all->storage);
 	if (loader->status == CAD_OK && source.data)
 		loader->status = device->ops->matrix_create(device, &source, storage, matrix);
 }
@@ -82,6 +82,7 @@ static void load_layer(struct loader *loader, uint32_t layer)
 		load_matrix(loader, CAD_ROLE_GATE, layer, &w->gate);
 		load_vector(loader, CAD_ROLE_GATE_BIAS, layer, &w->gate_bias);
 		load_vector(loader, CAD_ROLE_SELECTION_BIAS, layer, &w->selection_bias);
+		load_matrix(loader, CAD_ROLE_SHARED_SCORE, layer, &w->shared_score);
 	}
 }
 
@@ -226,7 +227,7 @@ void rt_weights_fini(struct rt_weights *weights)
 		for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
 			if (vectors[i].vector)
 				ops->vector_destroy(device, vectors[i].vector, vectors[i].n);
-		struct kn_matrix *matrices[] = { &w->q, &w->k, &w->v, &w->o, &w->gate };
+		struct kn_matrix *matrices[] = { &w->q, &w->k, &w->v, &w->o, &w->gate, &w->shared_score };
 		for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++)
 			ops->matrix_destroy(device, matrices[i]);
 		ops->expert_destroy(device, &w->ffn);

@@ -19,6 +19,7 @@ struct rt_layer_weights {
 	const struct kn_expert *ffn_list[1];      /* it alone, as kn_ffn takes it */
 	struct kn_matrix gate;                    /* MoE layers: [E][H] */
 	float *gate_bias, *selection_bias;        /* [E]; NULL: none */
+	struct kn_matrix shared_score;            /* [1][H]: how much of the shared expert counts; n == 0: all */
 };
 
 struct rt_weights {

@@ -320,7 +320,6 @@ static void late_add(struct kn_queue *queue, const struct kn_add *a)
 	BEGIN(add);
 	DEVICE(x);
 	DEVICE(y);
-	DEVICE(score);
 }
 
 static void late_rows_pack(struct kn_queue *queue, const struct kn_rows_pack *a)
@@ -373,6 +372,7 @@ static void late_combine_finish(struct kn_queue *queue, const struct kn_combine_
 	DEVICE(x);
 	DEVICE(sums);
 	DEVICE(shared);
+	DEVICE(score);
 }
 
 static size_t late_ffn_scratch_bytes(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn, bool sums)

@@ -231,6 +231,7 @@ const struct op_case op_cases[] = {
 	{ &op_combine_add, TEST, .rows = 30, .n = 1001 },
 	{ &op_combine_finish, TEST, .rows = 3, .n = 1 },
 	{ &op_combine_finish, TEST, .rows = 9, .n = 65, .flag = true },
+	{ &op_combine_finish, TEST, .rows = 9, .n = 65, .flag = true, .variant = 1 },
 	{ &op_combine_finish, TEST, .rows = 30, .n = 1001, .data = OP_DATA_WIDE },
 
 	{ &op_linear, BENCH, "decode", .rows = 1, .n = 65536, .k = 2048, BF16 },

@@ -3,6 +3,7 @@
  * rule; the rules are written here a second time, in double and long double. */
 #include "op_cases.h"
 
+#include "kernels/exp.h"
 #include "kernels/quantise.h"
 
 #include <float.h>
@@ -21,6 +22,7 @@ struct exchange {
 	struct cadre_wire_sum *sums;
 	uint32_t *pair_expert, *poison, *host_poison;
 	int64_t *device_sums, *host_sums;
+	float *score, *score_host; /* [rows][kn_ld(1)] */
 };
 
 static struct exchange *exchange_setup(struct kn_queue *queue, const struct op_case *c, uint64_t *seed)
@@ -52,8 +54,9 @@ static void exchange_teardown(struct op_state *state)
 	if (state->device_output && state->device_output != (void *)s->device_sums)
 		ops->release(device, state->device_output, state->rows * state->stride_bytes);
 	ops->release(device, s->poison, state->rows * sizeof *s->poison);
+	ops->release(device, s->score, state->rows * kn_ld(1) * 4);
 	void *const host[] = { state->host_output, s->x_host, s->index, s->data, s->rows, s->sums, s->pair_expert,
-		s->host_poison, s->host_sums };
+		s->host_poison, s->host_sums, s->score_host };
 	for (size_t i = 0; i < sizeof host / sizeof host[0]; i++)
 		free(host[i]);
 	free(s);
@@ -511,7 +514,7 @@ static double combine_add_error(const struct op_state *state, const void *output
 const struct op_kind op_combine_add = { "combine_add", combine_add_setup, combine_add_run, combine_add_error,
 	exchange_teardown, exchange_flops, exchange_bytes };
 
-/* flag: with shared rows, which are x itself upside down */
+/* flag: with shared rows, which are x itself; variant 1: scaled by sigmoids of scores */
 static struct op_state *combine_finish_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
 	struct exchange *s = exchange_setup(queue, c, &seed);
@@ -519,6 +522,8 @@ static struct op_state *combine_finish_setup(struct kn_queue *queue, const struc
 	for (size_t i = 0; i < c->rows * s->n; i++)
 		s->host_sums[i] = (int64_t)((double)op_value(&seed, OP_DATA_BELL) * exp2((double)(i % 60)));
 	s->device_sums = op_alloc(queue, c->rows * s->n * sizeof *s->device_sums);
+	if (c->variant)
+		s->score = op_rows(queue, c->rows, 1, &seed, OP_DATA_BELL, 3.0f, &s->score_host);
 	s->state.stride_bytes = s->ld * 4;
 	s->state.compare_bytes = s->n * 4;
 	s->state.device_output = op_alloc(queue, c->rows * s->ld * 4);
@@ -543,6 +548,8 @@ static void combine_finish_run(struct op_state *state, size_t first, size_t rows
 			.quantum = ldexpf(1, QUANTUM_EXPONENT),
 			.shared = state->c->flag ? s->x + first * s->ld : NULL,
 			.lds = s->ld,
+			.score = s->score ? s->score + first * kn_ld(1) : NULL,
+			.ld_score = kn_ld(1),
 		});
 	size_t bytes = rows * s->n * sizeof *s->device_sums;
 	int64_t *sums = op_need(bytes);
@@ -562,7 +569,8 @@ static double combine_finish_error(const struct op_state *state, const void *out
 		for (size_t i = 0; i < s->n; i++) {
 			float x = s->x_host[r * s->ld + i],
 			      routed = (float)ldexp((double)(float)s->host_sums[r * s->n + i], QUANTUM_EXPONENT);
-			float want = state->c->flag ? x + (routed + x) : x + routed;
+			float share = s->score ? kn_sigmoid_1(s->score_host[r * kn_ld(1)]) : 1.0f;
+			float want = state->c->flag ? x + (routed + share * x) : x + routed;
 			good &= memcmp(&want, (const float *)output + r * s->ld + i, sizeof want) == 0;
 		}
 	return bits_same(good);

@@ -116,7 +116,8 @@ static void host_reads_it_after_a_wait_too(struct late *l)
 
 static void host_memory_as_device_memory(struct late *l)
 {
-	l->ops->add(l->queue, &(struct kn_add){ .x = l->x, .y = l->host, .ldx = N, .ldy = N, .rows = 1, .n = N });
+	l->ops->add(l->queue,
+		&(struct kn_add){ .x = l->x, .y = l->host, .ldx = N, .ldy = N, .rows = 1, .n = N, .scale = 1 });
 }
 
 static void device_memory_as_host_memory(struct late *l) { l->ops->copy_out(l->queue, l->x, l->x, N * sizeof *l->x); }
@@ -197,7 +198,7 @@ static void results_come_with_wait(void **state)
 		source[i] = (float)i;
 
 	l.ops->copy_in(l.queue, l.x, source, sizeof source);
-	l.ops->add(l.queue, &(struct kn_add){ .x = l.x, .y = l.x, .ldx = N, .ldy = N, .rows = 1, .n = N });
+	l.ops->add(l.queue, &(struct kn_add){ .x = l.x, .y = l.x, .ldx = N, .ldy = N, .rows = 1, .n = N, .scale = 1 });
 	l.ops->copy_out(l.queue, back, l.x, N * sizeof *back);
 	for (size_t i = 0; i < N; i++) {
 		int32_t id;

@@ -124,11 +124,11 @@ void kn_ref_sums_add(int64_t *sums, const uint8_t *data, size_t n, uint8_t width
 	}
 }
 
-void kn_ref_sums_finish(float *x, int64_t *sums, size_t n, float quantum, const float *shared)
+void kn_ref_sums_finish(float *x, int64_t *sums, size_t n, float quantum, const float *shared, float share)
 {
 	for (size_t i = 0; i < n; i++) {
 		float routed = (float)sums[i] * quantum;
-		x[i] = x[i] + (shared ? routed + shared[i] : routed);
+		x[i] = x[i] + (shared ? routed + share * shared[i] : routed);
 		sums[i] = 0;
 	}
 }
