@@ -48,6 +48,8 @@ bool cad_tok_is_mark(uint32_t character);  /* has a combining class: normal form
 bool cad_tok_is_number(uint32_t character);
 bool cad_tok_is_punctuation(uint32_t character);
 bool cad_tok_is_word(uint32_t character); /* \w */
+/* Is nothing but itself where case is ignored, alone and beside others. */
+bool cad_tok_is_caseless(uint32_t character);
 /* Characters that the library counts in a general category ("L", "Lu") and PCRE2 may not, as text
  * for a character class; NULL: not a known category. */
 const char *cad_tok_category_additions(const char *category, size_t size);
@@ -92,6 +94,7 @@ CAD_MUST_USE enum cad_status cad_tok_pattern_parse(
 CAD_MUST_USE enum cad_status cad_tok_pattern_compile(
 	const char *regex, size_t size, struct tok_pattern *pattern, struct cad_error *error);
 void cad_tok_pattern_fini(struct tok_pattern *pattern);
+bool cad_tok_pattern_matches_nothing(const struct tok_pattern *pattern); /* it has a match of no characters */
 CAD_MUST_USE enum cad_status cad_tok_matches_init(struct tok_matches *matches, const struct tok_pattern *pattern);
 void cad_tok_matches_start(struct tok_matches *matches, const char *text, size_t size);
 /* CAD_OK and [*start, *end), CAD_AGAIN when there are no more, or an error. */

@@ -52,16 +52,26 @@ static enum cad_status parse_one(void *context, const char *type, const json_t *
 
 	if (strcmp(type, "Prepend") == 0) {
 		normalizer->kind = TOK_NORMAL_PREPEND;
-		return take_string(json, "prepend", &normalizer->content, &normalizer->content_size, error);
+		enum cad_status status =
+			take_string(json, "prepend", &normalizer->content, &normalizer->content_size, error);
+		return status == CAD_OK && normalizer->content_size == 0
+			? cad_error_set(error, CAD_ERR_UNSUPPORTED,
+				  "\"prepend\" is an empty string: leave this component out")
+			: status;
 	}
 
 	if (strcmp(type, "Replace") == 0) {
 		normalizer->kind = TOK_NORMAL_REPLACE;
 		enum cad_status status =
 			take_string(json, "content", &normalizer->content, &normalizer->content_size, error);
-		return status != CAD_OK
-			? status
-			: cad_tok_pattern_parse(json_object_get(json, "pattern"), &normalizer->pattern, error);
+		if (status == CAD_OK)
+			status = cad_tok_pattern_parse(json_object_get(json, "pattern"), &normalizer->pattern, error);
+		/* what the library puts in before the first character comes from nowhere, and some
+		 * components behind it then lose or double text */
+		return status == CAD_OK && cad_tok_pattern_matches_nothing(&normalizer->pattern)
+			? cad_error_set(error, CAD_ERR_UNSUPPORTED,
+				  "the regular expression can match nothing at all, which Cadre does not support here")
+			: status;
 	}
 
 	if (strcmp(type, "Strip") == 0) {
@@ -177,13 +187,15 @@ static enum cad_status put_mapped(
 }
 
 /* Length of the prefix of `out` that stems from `head`: unchanged characters, plus the one that
- * absorbed combining marks following it. A mark that was sorted in from later text ends it. */
+ * absorbed combining marks following it. A mark that was sorted in from later text ends it, unless it
+ * is the very first: that one stands for the first character. */
 static size_t head_size(const char *head, size_t size, const char *out, size_t out_size)
 {
 	size_t at = 0, length = 0, out_length;
 	for (size_t i = 0; i < size && at < out_size; i += length, at += out_length) {
 		uint32_t c = cad_utf8_get(head + i, &length);
-		if (c != cad_utf8_get(out + at, &out_length) && cad_tok_is_mark(c))
+		uint32_t is = cad_utf8_get(out + at, &out_length);
+		if (at > 0 && c != is && cad_tok_is_mark(c))
 			break;
 	}
 	return at;

@@ -23,6 +23,9 @@
 struct reader {
 	const char *at, *end;
 	bool in_class;
+	unsigned int depth, ignores_from; /* groups that are open; the outermost (?i:, 0: none */
+	uint64_t parts;                   /* by depth: a group that ends another way than its last character */
+	char last;                        /* a letter whose case is ignored, right before `at`; 0: none */
 	struct cad_text out;
 	struct cad_error *error;
 };
@@ -53,6 +56,63 @@ static bool starts_with(const struct reader *reader, const char *text)
 	return (size_t)(reader->end - reader->at) >= size && memcmp(reader->at, text, size) == 0;
 }
 
+/* ---- letters whose case is ignored ---- */
+
+/* Oniguruma folds one character to several (U+FB01 is "fi") and folds what a category in brackets
+ * has; PCRE2 does neither. */
+static enum cad_status refuse_case(struct reader *reader, size_t size)
+{
+	size_t left = (size_t)(reader->end - reader->at);
+	return cad_error_set(reader->error, CAD_ERR_UNSUPPORTED,
+		"the regular expression ignores case at '%.*s', whose case is not that of single characters: Cadre does not support that",
+		(int)(size < left ? size : left), reader->at);
+}
+
+static bool has_quantifier(const struct reader *reader, size_t size)
+{
+	return reader->at + size < reader->end && memchr("*+?{", reader->at[size], 4);
+}
+
+/* The letters that one character folds to begin with one of these. */
+static bool is_folded_pair(char first, char second)
+{
+	static const char pairs[][2] = { { 's', 's' }, { 's', 't' }, { 'f', 'f' }, { 'f', 'i' }, { 'f', 'l' } };
+	for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+		if (pairs[i][0] == first && pairs[i][1] == second)
+			return true;
+	return false;
+}
+
+/* A character of `size` bytes of the pattern that stands for itself. */
+static enum cad_status check_case(struct reader *reader, uint32_t character, size_t size)
+{
+	char last = reader->last;
+	reader->last = 0;
+	if (!reader->ignores_from)
+		return CAD_OK;
+	bool next_is_dash = reader->at + size < reader->end && reader->at[size] == '-',
+	     in_range = reader->in_class && (reader->at[-1] == '-' || next_is_dash);
+	if (character >= 0x80)
+		return in_range || !cad_tok_is_caseless(character) ? refuse_case(reader, size) : CAD_OK;
+	if (reader->in_class || !((character | 0x20) >= 'a' && (character | 0x20) <= 'z'))
+		return CAD_OK;
+	if (has_quantifier(reader, size)) /* it is repeated by itself */
+		return CAD_OK;
+	reader->last = (char)(character | 0x20);
+
+	return is_folded_pair(last, reader->last) ? refuse_case(reader, size) : CAD_OK;
+}
+
+static enum cad_status character(struct reader *reader)
+{
+	size_t size;
+	uint32_t value = cad_utf8_get(reader->at, &size);
+	enum cad_status status = check_case(reader, value, size);
+	return status != CAD_OK ? status : copy(reader, size);
+}
+
+/* ---- the parts of a pattern ---- */
+
 /* A class in square brackets, or what stands inside of one. */
 static enum cad_status put_set(struct reader *reader, const char *inside)
 {
@@ -77,6 +137,9 @@ static enum cad_status property(struct reader *reader)
 	bool negated = reader->at[1] == 'P';
 	if (!additions || (negated && reader->in_class && *additions))
 		return refuse(reader, size);
+	bool has_case = size == 6 && reader->at[3] == 'L' && memchr("ult&", reader->at[4], 4);
+	if (reader->ignores_from && (reader->in_class || has_case))
+		return refuse_case(reader, size);
 	if (!*additions)
 		return copy(reader, size);
 	enum cad_status status = reader->in_class ? CAD_OK : put(reader, negated ? "[^\\p" : "[\\p");
@@ -114,9 +177,10 @@ static enum cad_status code_point(struct reader *reader)
 		(is_u && count != 4) || value > 0x10ffff || (!braces && !is_u && value > 0x7f))
 		return refuse(reader, size);
 	snprintf(text, sizeof text, "\\x{%lx}", value);
+	enum cad_status status = check_case(reader, (uint32_t)value, size);
 	reader->at += size;
 
-	return put(reader, text);
+	return status != CAD_OK ? status : put(reader, text);
 }
 
 static enum cad_status digit(struct reader *reader, bool negated)
@@ -136,6 +200,8 @@ static enum cad_status escape(struct reader *reader)
 		return cad_error_set(reader->error, CAD_ERR_CORRUPT, "the regular expression ends in a backslash");
 
 	enum cad_status status;
+	char last = reader->last;
+	reader->last = 0;
 	switch (reader->at[1]) {
 	case 's': status = put_set(reader, SPACES); break;
 	case 'S': status = put_set(reader, NOT_SPACES); break;
@@ -145,7 +211,7 @@ static enum cad_status escape(struct reader *reader)
 	case 'p':
 	case 'P': return reader->end - reader->at < 4 ? refuse(reader, 3) : property(reader);
 	case 'x':
-	case 'u': return code_point(reader);
+	case 'u': reader->last = last; return code_point(reader);
 	case 'r':
 	case 'n':
 	case 't':
@@ -189,12 +255,45 @@ static enum cad_status quantifier(struct reader *reader)
 static enum cad_status group(struct reader *reader)
 {
 	static const char *const known[] = { "(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!", "(?i:" };
+	enum { DEPTH_MAX = 63 };
+
+	if (starts_with(reader, "(*") || reader->depth == DEPTH_MAX)
+		return refuse(reader, 2);
+	reader->depth++;
+	reader->parts &= ~(UINT64_C(1) << reader->depth);
 	if (!starts_with(reader, "(?"))
-		return starts_with(reader, "(*") ? refuse(reader, 2) : copy(reader, 1);
-	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-		if (starts_with(reader, known[i]))
-			return copy(reader, strlen(known[i]));
+		return copy(reader, 1);
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+		if (!starts_with(reader, known[i]))
+			continue;
+		char kind = known[i][2];
+		if (kind == 'i' && !reader->ignores_from)
+			reader->ignores_from = reader->depth;
+		if (kind != 'i' && kind != ':') { /* what stands in there is not joined to what stands before */
+			reader->last = 0;
+			reader->parts |= UINT64_C(1) << reader->depth;
+		}
+		return copy(reader, strlen(known[i]));
+	}
 	return refuse(reader, 4);
+}
+
+static enum cad_status group_end(struct reader *reader)
+{
+	if ((reader->parts >> reader->depth & 1) || has_quantifier(reader, 1))
+		reader->last = 0;
+	if (reader->depth == reader->ignores_from)
+		reader->ignores_from = 0;
+	if (reader->depth > 0)
+		reader->depth--;
+	return copy(reader, 1);
+}
+
+static enum cad_status alternative(struct reader *reader)
+{
+	reader->parts |= UINT64_C(1) << reader->depth;
+	reader->last = 0;
+	return copy(reader, 1);
 }
 
 static enum cad_status in_class(struct reader *reader)
@@ -205,7 +304,7 @@ static enum cad_status in_class(struct reader *reader)
 	}
 	if (*reader->at == '[' || starts_with(reader, "&&"))
 		return refuse(reader, 2);
-	return *reader->at == '\\' ? escape(reader) : copy(reader, 1);
+	return *reader->at == '\\' ? escape(reader) : character(reader);
 }
 
 static enum cad_status outside_class(struct reader *reader)
@@ -213,6 +312,8 @@ static enum cad_status outside_class(struct reader *reader)
 	switch (*reader->at) {
 	case '\\': return escape(reader);
 	case '(': return group(reader);
+	case ')': return group_end(reader);
+	case '|': return alternative(reader);
 	case '{': return quantifier(reader);
 	case '^':
 	case '$': return refuse(reader, 1);
@@ -221,9 +322,10 @@ static enum cad_status outside_class(struct reader *reader)
 		if (reader->end - reader->at > (ptrdiff_t)open && reader->at[open] == ']')
 			return refuse(reader, open + 1);
 		reader->in_class = true;
+		reader->last = 0;
 		return copy(reader, open);
 	}
-	default: return copy(reader, 1);
+	default: return character(reader);
 	}
 }
 
@@ -302,6 +404,15 @@ void cad_tok_pattern_fini(struct tok_pattern *pattern)
 	free(pattern->literal);
 	pcre2_code_free(pattern->code);
 	*pattern = (struct tok_pattern){ 0 };
+}
+
+/* PCRE2 says so of some that always match something, of lookarounds alone, and of none that can
+ * match nothing. */
+bool cad_tok_pattern_matches_nothing(const struct tok_pattern *pattern)
+{
+	uint32_t matches_nothing = 0;
+	return pattern->code && pcre2_pattern_info(pattern->code, PCRE2_INFO_MATCHEMPTY, &matches_nothing) == 0 &&
+		matches_nothing != 0;
 }
 
 /* ---- matching ---- */

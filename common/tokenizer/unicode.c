@@ -36,6 +36,27 @@ bool cad_tok_is_punctuation(uint32_t c) { return IN(unicode_punctuation, c); }
 
 bool cad_tok_is_word(uint32_t c) { return IN(unicode_words, c); }
 
+/* Letters that have no other case may get one in a Unicode that is newer than utf8proc's. */
+bool cad_tok_is_caseless(uint32_t c)
+{
+	const utf8proc_property_t *property = utf8proc_get_property((utf8proc_int32_t)c);
+	utf8proc_int32_t same = (utf8proc_int32_t)c;
+
+	switch (property->category) {
+	case UTF8PROC_CATEGORY_CN:
+	case UTF8PROC_CATEGORY_LU:
+	case UTF8PROC_CATEGORY_LL:
+	case UTF8PROC_CATEGORY_LT:
+	case UTF8PROC_CATEGORY_LM:
+	case UTF8PROC_CATEGORY_MN:
+	case UTF8PROC_CATEGORY_MC:
+	case UTF8PROC_CATEGORY_ME: return false;
+	default: break;
+	}
+	return utf8proc_toupper(same) == same && utf8proc_tolower(same) == same && utf8proc_totitle(same) == same &&
+		property->casefold_seqindex == UINT16_MAX;
+}
+
 const char *cad_tok_category_additions(const char *category, size_t size)
 {
 	for (size_t i = 0; i < sizeof unicode_additions / sizeof *unicode_additions; i++)

@@ -66,6 +66,11 @@ def normalizers():
     normalizer("\uff41\u2460\u2461", "NFKC")
     normalizer("\u00b2é\u212b", "NFKD")
     encodes({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, {"type": "Sequence", "normalizers": [{"type": "NFC"}]}]}}, "E\u0301")
+    first = {"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "a|[\u0301\u0316]+"}, "behavior": "Isolated", "invert": False},
+                                                    {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}]}
+    for form in ("NFD", "NFKC", "NFC"):  # the mark that comes first now is not the one that did
+        encodes({"normalizer": {"type": form}, "pre_tokenizer": first}, "\u0301\u0316a")
+        encodes({"normalizer": {"type": form}, "pre_tokenizer": first}, "\u0344\u0316a")
     encodes({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Strip", "strip_left": False, "strip_right": True}, {"type": "Prepend", "prepend": "x"}, {"type": "NFKC"}]}}, " ")
 
 

@@ -238,6 +238,12 @@ static const struct {
 	{ "{" MODEL ",\"normalizer\":7}", CAD_ERR_CORRUPT, "normalizer: a component must be an object" },
 	{ "{" MODEL ",\"normalizer\":{\"type\":\"Precompiled\"}}", CAD_ERR_UNSUPPORTED, "normalizer: Precompiled" },
 	{ "{" MODEL ",\"normalizer\":{\"type\":\"Prepend\"}}", CAD_ERR_CORRUPT, "\"prepend\"" },
+	{ "{" MODEL ",\"normalizer\":{\"type\":\"Prepend\",\"prepend\":\"\"}}", CAD_ERR_UNSUPPORTED,
+		"\"prepend\" is an empty string" },
+	{ "{" MODEL ",\"normalizer\":{\"type\":\"Replace\",\"content\":\"b\",\"pattern\":{\"Regex\":\"a*|x\"}}}",
+		CAD_ERR_UNSUPPORTED, "normalizer: Replace: the regular expression can match nothing at all" },
+	{ "{" MODEL ",\"normalizer\":{\"type\":\"Replace\",\"content\":\"b\",\"pattern\":{\"Regex\":\"(?=a)\"}}}",
+		CAD_ERR_UNSUPPORTED, "can match nothing at all" },
 	{ "{" MODEL ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":{}}}", CAD_ERR_CORRUPT,
 		"\"normalizers\" must be a list" },
 	{ "{" MODEL ",\"normalizer\":{\"type\":\"Replace\",\"content\":\"\",\"pattern\":{\"String\":\"\"}}}",
@@ -313,6 +319,37 @@ static void wrong_patterns(void **state)
 			(known ? CAD_ERR_CORRUPT : CAD_ERR_UNSUPPORTED))
 			fail_msg("%s: %s", pattern, error.text);
 		assert_non_null(strstr(error.text, "regular expression"));
+	}
+}
+
+/* Where case is ignored, the library folds one character to several, and what categories in brackets
+ * have; PCRE2 does not. */
+static void ignoring_case(void **state)
+{
+	(void)state;
+	static const char *const refused[] = { "(?i:fi)", "(?i:xST)", "(?i:s(?:s))", "(?i:(?:f)L)", "(?i:\\\\x73t)",
+		"(?i:s\\\\u0054)", "(?i:s)(?i:t)", "(?i:a(f)f)", "(?i:\xc3\x9f)", "(?i:[\xc3\x9f])",
+		"(?i:\xef\xac\x81)", "(?i:\xc3\xa9)", "(?i:[a\xc3\xa9])", "(?i:\\\\u00e9)",
+		"(?i:[\\\\x{100}-\\\\x{17f}])", "(?i:[\xe4\xb8\x80-\xe4\xb8\xad])", "(?i:\xca\xbcn)", "(?i:h\xcc\xb1)",
+		"(?i:[\\\\p{Lu}])", "(?i:[^\\\\p{L}])", "(?i:\\\\p{Ll}a)", "(?i:\\\\P{Lt})", "(?i:(?:a|b)ss)" };
+	static const char *const taken[] = { "(?i:'s|'t|'re|'ve|'m|'ll|'d)", "(?i:[sdmt]|ll|ve|re)", "(?i:s|t)",
+		"(?i:ss+)", "(?i:s+s)", "(?i:s{2})", "(?i:f(?=i)i)", "(?i:f(?>i))", "(?i:f[i])", "(?i:[s]s)",
+		"(?i:s?t)", "(?i:(?:a|s)t)", "(?i:s)t", "(?i:s.t)", "(?i:s\\\\.t)", "(?i:[^a-z])", "(?i:[\\\\s'])",
+		"(?i:\xe2\x80\x99s)", "(?i:[\xe2\x80\x99'])", "(?i:\xe4\xb8\xad)", "(?i:\\\\p{L}\\\\d)", "(?i:k)fi",
+		"fi(?i:k)", "\xc3\x9f(?i:a)\xc3\x9f" };
+
+	for (size_t i = 0; i < sizeof refused / sizeof *refused + sizeof taken / sizeof *taken; i++) {
+		bool fine = i >= sizeof refused / sizeof *refused;
+		const char *pattern = fine ? taken[i - sizeof refused / sizeof *refused] : refused[i];
+		char json[512];
+		snprintf(json, sizeof json, SPLIT, pattern);
+		struct cad_tokenizer *tokenizer = NULL;
+		struct cad_error error = { 0 };
+		enum cad_status status = cad_tokenizer_parse("t", json, strlen(json), &tokenizer, &error);
+		if (status != (fine ? CAD_OK : CAD_ERR_UNSUPPORTED) ||
+			(!fine && !strstr(error.text, "the regular expression ignores case at '")))
+			fail_msg("%s: %s", pattern, error.text);
+		cad_tokenizer_close(tokenizer);
 	}
 }
 
@@ -461,6 +498,7 @@ int main(void)
 		cmocka_unit_test(component_cases),
 		cmocka_unit_test(wrong_files),
 		cmocka_unit_test(wrong_patterns),
+		cmocka_unit_test(ignoring_case),
 		cmocka_unit_test(patterns_that_run_away),
 		cmocka_unit_test(invalid_utf8),
 		cmocka_unit_test(limits_and_ranges),
