@@ -70,7 +70,7 @@ static void add_symbol(struct tok_symbols *symbols, int32_t id, size_t offset)
 /* Characters that are not in the vocabulary become bytes, where all of their bytes are, or else the
  * unknown token, several of them in a row one token where `fuse_unknown`. As in the library, an
  * unknown token waits for the next known character: bytes that come in between overtake it. */
-static void symbols_of_characters(
+static enum cad_status symbols_of_characters(
 	const struct tok_bpe *bpe, const char *piece, size_t size, struct tok_symbols *symbols)
 {
 	bool waiting = false;
@@ -93,6 +93,10 @@ static void symbols_of_characters(
 				add_symbol(symbols, bpe->byte_fallback[(unsigned char)piece[i + k]], i + k);
 			continue;
 		}
+		if (bpe->unknown_missing.bytes) {
+			symbols->unknown_offset = i;
+			return CAD_ERR_INVALID;
+		}
 		if (bpe->unknown < 0 || (waiting && bpe->fuse_unknown))
 			continue;
 		if (waiting)
@@ -103,6 +107,7 @@ static void symbols_of_characters(
 
 	if (waiting)
 		add_symbol(symbols, bpe->unknown, waiting_offset);
+	return CAD_OK;
 }
 
 /* ---- merging ---- */
@@ -263,7 +268,7 @@ enum cad_status cad_tok_bpe_encode(const struct tok_bpe *bpe, const char *piece,
 		for (size_t i = 0; i < size; i++)
 			add_symbol(symbols, bpe->byte_symbol[(unsigned char)piece[i]], i);
 	else
-		symbols_of_characters(bpe, piece, size, symbols);
+		status = symbols_of_characters(bpe, piece, size, symbols);
 	for (size_t start = 0, end; start < symbols->count && ids->count <= ids_max && status == CAD_OK; start = end) {
 		end = start + 1;
 		while (end < symbols->count && may_cross(bpe, symbols->ids[end - 1], symbols->ids[end]))
@@ -303,4 +308,5 @@ void cad_tok_bpe_fini(struct tok_bpe *bpe)
 	free(bpe->crossings);
 	free(bpe->characters);
 	cad_tok_map_fini(&bpe->whole);
+	cad_text_fini(&bpe->unknown_missing);
 }

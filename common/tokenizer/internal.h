@@ -102,6 +102,23 @@ CAD_MUST_USE enum cad_status cad_tok_matches_next(
 	struct tok_matches *matches, size_t *start, size_t *end, struct cad_error *error);
 void cad_tok_matches_fini(struct tok_matches *matches);
 
+/* ---- reading JSON (json_load.c) ---- */
+
+/* A file of JSON. Jansson takes U+0000 in strings, and in no key; in keys of this tree another
+ * character stands for it, one that the file does not have (0: there was no such key). */
+struct tok_json {
+	json_t *root; /* an object */
+	uint32_t zero;
+};
+/* As Python writes it: NaN and Infinity, of which nothing is read, are null. */
+CAD_MUST_USE enum cad_status cad_tok_json_load(
+	const char *bytes, size_t size, struct tok_json *file, struct cad_error *error);
+CAD_MUST_USE enum cad_status cad_tok_json_open(const char *path, struct tok_json *file, struct cad_error *error);
+void cad_tok_json_fini(struct tok_json *file);
+/* Appends a key as it was meant. */
+CAD_MUST_USE enum cad_status cad_tok_json_key(
+	const struct tok_json *file, const char *key, size_t size, struct cad_text *out);
+
 /* ---- reading components (json.c) ---- */
 
 /* `where` names the component in sentences. A missing or null key gives the default, a wrong type
@@ -144,6 +161,7 @@ CAD_MUST_USE enum cad_status cad_tok_pieces_push(struct tok_pieces *pieces, stru
 struct tok_symbols {
 	uint32_t *ids, *offsets; /* symbol, and where its text starts within the piece */
 	size_t count, ids_capacity, offsets_capacity;
+	size_t unknown_offset; /* of the character that CAD_ERR_INVALID is about */
 	uint32_t *prev, *next, *ranks, *merged;
 	size_t links_capacity;
 	uint64_t *heap;
@@ -294,6 +312,8 @@ struct tok_bpe {
 	int32_t byte_symbol[256];   /* of the character that represents a byte */
 	struct tok_map whole;       /* pieces that are one token as a whole */
 	int32_t unknown;            /* -1: none */
+	/* "unk_token", where the vocabulary does not have it: a text that needs it is refused */
+	struct cad_text unknown_missing;
 	bool has_byte_fallback, fuse_unknown;
 	bool ignore_merges; /* a piece that is a token becomes that token, whatever merges would give */
 	bool bytes;         /* pieces are bytes, each of which is a symbol */
@@ -302,10 +322,11 @@ struct tok_bpe {
 	size_t id_bytes_max;
 };
 
-CAD_MUST_USE enum cad_status cad_tok_bpe_parse(const json_t *model, bool bytes_wanted, struct tok_bpe *bpe,
+CAD_MUST_USE enum cad_status cad_tok_bpe_parse(const struct tok_json *file, bool bytes_wanted, struct tok_bpe *bpe,
 	struct tok_map *vocab, struct tok_names *names, struct cad_error *error);
 void cad_tok_bpe_fini(struct tok_bpe *bpe);
-/* Appends the ids of one piece, or of its beginning, once there are more than ids_max. */
+/* Appends the ids of one piece, or of its beginning, once there are more than ids_max.
+ * CAD_ERR_INVALID: it has a character that would need the unknown token that is missing. */
 CAD_MUST_USE enum cad_status cad_tok_bpe_encode(const struct tok_bpe *bpe, const char *piece, size_t size,
 	struct tok_symbols *symbols, size_t ids_max, struct cad_ids *ids);
 void cad_tok_symbols_fini(struct tok_symbols *symbols);

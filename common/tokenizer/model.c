@@ -5,8 +5,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum cad_status read_vocab(
-	const json_t *model, struct tok_map *vocab, struct tok_names *names, struct cad_error *error)
+static enum cad_status put_token(const struct tok_json *file, const char *key, size_t length, int32_t id,
+	struct tok_map *vocab, struct tok_names *names, struct cad_error *error)
+{
+	struct cad_text token = { 0 };
+	struct tok_slice other;
+	enum cad_status status = cad_tok_json_key(file, key, length, &token);
+
+	if (status == CAD_OK && cad_tok_names_get(names, id, &other))
+		status = cad_error_set(error, CAD_ERR_CORRUPT, "tokens '%.*s' and '%.*s' have the same id %d",
+			cad_tok_show(other), other.bytes, cad_tok_show((struct tok_slice){ token.bytes, token.size }),
+			token.bytes, id);
+	if (status == CAD_OK)
+		status = cad_tok_names_put(names, id, token.bytes, token.size);
+	if (status == CAD_OK)
+		status = cad_tok_map_put(vocab, token.bytes, token.size, id);
+	cad_text_fini(&token);
+
+	return status;
+}
+
+static enum cad_status read_vocab(const struct tok_json *file, const json_t *model, struct tok_map *vocab,
+	struct tok_names *names, struct cad_error *error)
 {
 	const json_t *tokens = json_object_get(model, "vocab"), *value;
 	if (!json_is_object(tokens) || json_object_size(tokens) == 0)
@@ -32,15 +52,7 @@ static enum cad_status read_vocab(
 		return status;
 	json_object_keylen_foreach((json_t *)tokens, token, length, value)
 	{
-		int32_t id = (int32_t)json_integer_value(value);
-		struct tok_slice other;
-		if (cad_tok_names_get(names, id, &other))
-			return cad_error_set(error, CAD_ERR_CORRUPT, "tokens '%.*s' and '%.*s' have the same id %d",
-				cad_tok_show(other), other.bytes, cad_tok_show((struct tok_slice){ token, length }),
-				token, id);
-		status = cad_tok_names_put(names, id, token, length);
-		if (status == CAD_OK)
-			status = cad_tok_map_put(vocab, token, length, id);
+		status = put_token(file, token, length, (int32_t)json_integer_value(value), vocab, names, error);
 		if (status != CAD_OK)
 			return status;
 	}
@@ -280,6 +292,10 @@ static enum cad_status collect_whole(struct tok_bpe *bpe, const struct tok_names
 		ids.count = 0;
 		if (!bpe->ignore_merges)
 			status = cad_tok_bpe_encode(bpe, text.bytes, text.size, &symbols, SIZE_MAX, &ids);
+		if (status == CAD_ERR_INVALID) { /* it has an unknown character itself */
+			status = CAD_OK;
+			continue;
+		}
 		if (status == CAD_OK && (bpe->ignore_merges || (ids.count == 1 && ids.ids[0] == (int32_t)id)))
 			status = cad_tok_map_put(&whole, text.bytes, text.size, (int32_t)id);
 	}
@@ -302,7 +318,8 @@ static size_t longest_id(const struct tok_bpe *bpe, const struct tok_names *name
 
 	for (size_t byte = 0; byte < 256; byte++)
 		all_bytes &= bpe->byte_fallback[byte] >= 0;
-	if (!bpe->bytes && !all_bytes && (bpe->unknown < 0 || bpe->fuse_unknown))
+	bool refused = bpe->unknown_missing.bytes != NULL;
+	if (!bpe->bytes && !all_bytes && !refused && (bpe->unknown < 0 || bpe->fuse_unknown))
 		return 0;
 	for (uint32_t id = 0; id < names->count; id++)
 		if (cad_tok_names_get(names, (int32_t)id, &name) && name.size > longest)
@@ -340,17 +357,17 @@ static enum cad_status read_settings(
 	if (!json_is_string(unknown))
 		return cad_error_set(error, CAD_ERR_CORRUPT, "\"unk_token\" must be a token or null");
 	bpe->unknown = cad_tok_map_get(vocab, json_string_value(unknown), json_string_length(unknown));
-	if (bpe->unknown < 0)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "\"unk_token\" is '%.*s', which is not in the vocabulary",
-			cad_tok_show((struct tok_slice){ json_string_value(unknown), json_string_length(unknown) }),
-			json_string_value(unknown));
+	if (bpe->unknown >= 0)
+		return CAD_OK;
 
-	return CAD_OK;
+	/* only a text with an unknown character needs it, and most vocabularies know them all */
+	return cad_tok_append(&bpe->unknown_missing, json_string_value(unknown), json_string_length(unknown));
 }
 
-static enum cad_status parse_model(const json_t *model, bool bytes_wanted, struct merge_reader *reader,
+static enum cad_status parse_model(const struct tok_json *file, bool bytes_wanted, struct merge_reader *reader,
 	struct tok_map *vocab, struct tok_names *names)
 {
+	const json_t *model = json_object_get(file->root, "model");
 	struct tok_bpe *bpe = reader->bpe;
 	struct cad_error *error = reader->error;
 
@@ -365,7 +382,7 @@ static enum cad_status parse_model(const json_t *model, bool bytes_wanted, struc
 	if (strcmp(name.bytes, "BPE") != 0)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "the model '%.*s' is not supported (BPE is)",
 			cad_tok_show(name), name.bytes);
-	status = read_vocab(model, vocab, names, error);
+	status = read_vocab(file, model, vocab, names, error);
 	if (status == CAD_OK)
 		status = read_settings(model, bpe, vocab, error);
 	if (status == CAD_OK)
@@ -383,11 +400,11 @@ static enum cad_status parse_model(const json_t *model, bool bytes_wanted, struc
 	return status != CAD_OK ? status : collect_whole(bpe, names);
 }
 
-enum cad_status cad_tok_bpe_parse(const json_t *model, bool bytes_wanted, struct tok_bpe *bpe, struct tok_map *vocab,
-	struct tok_names *names, struct cad_error *error)
+enum cad_status cad_tok_bpe_parse(const struct tok_json *file, bool bytes_wanted, struct tok_bpe *bpe,
+	struct tok_map *vocab, struct tok_names *names, struct cad_error *error)
 {
 	struct merge_reader reader = { .bpe = bpe, .vocab = vocab, .error = error };
-	enum cad_status status = parse_model(model, bytes_wanted, &reader, vocab, names);
+	enum cad_status status = parse_model(file, bytes_wanted, &reader, vocab, names);
 
 	cad_text_fini(&reader.joined);
 	free(reader.left);

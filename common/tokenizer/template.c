@@ -19,7 +19,7 @@ static enum cad_status add_ids(
 	if (status != CAD_OK)
 		return status;
 
-	const json_t *list = json_object_get(json_object_get(special_tokens, name.bytes), "ids"), *id;
+	const json_t *list = json_object_get(json_object_getn(special_tokens, name.bytes, name.size), "ids"), *id;
 	if (!json_is_array(list))
 		return cad_error_set(error, CAD_ERR_CORRUPT,
 			"the template uses the special token '%.*s', which \"special_tokens\" does not have",

@@ -2,14 +2,15 @@
 /* Opening a tokenizer.json, and encoding: the stages in order. */
 #include "common/tokenizer/internal.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- opening ---- */
 
-static enum cad_status parse_parts(struct cad_tokenizer *tokenizer, const json_t *root, struct cad_error *error)
+static enum cad_status parse_parts(
+	struct cad_tokenizer *tokenizer, const struct tok_json *file, struct cad_error *error)
 {
+	const json_t *root = file->root;
 	struct tok_map vocab = { 0 };
 	enum cad_status status =
 		cad_tok_normalizers_parse(json_object_get(root, "normalizer"), &tokenizer->normalizers, error);
@@ -37,9 +38,8 @@ static enum cad_status parse_parts(struct cad_tokenizer *tokenizer, const json_t
 		return status;
 	}
 
-	status =
-		cad_tok_bpe_parse(json_object_get(root, "model"), cad_tok_splitters_end_in_bytes(&tokenizer->splitters),
-			&tokenizer->bpe, &vocab, &tokenizer->names, error);
+	status = cad_tok_bpe_parse(file, cad_tok_splitters_end_in_bytes(&tokenizer->splitters), &tokenizer->bpe, &vocab,
+		&tokenizer->names, error);
 	tokenizer->splitters.keep_bytes = tokenizer->bpe.bytes;
 	if (status == CAD_OK)
 		status = cad_tok_added_parse(json_object_get(root, "added_tokens"), &tokenizer->normalizers, &vocab,
@@ -49,66 +49,39 @@ static enum cad_status parse_parts(struct cad_tokenizer *tokenizer, const json_t
 	return status;
 }
 
-enum cad_status cad_tokenizer_parse(
-	const char *name, const char *json, size_t bytes, struct cad_tokenizer **tokenizer, struct cad_error *error)
+static enum cad_status build(const struct tok_json *file, struct cad_tokenizer **tokenizer, struct cad_error *error)
 {
-	json_error_t json_error;
-	json_t *root = json_loadb(json, bytes, JSON_ALLOW_NUL, &json_error);
-	if (!root)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "tokenizer '%s': line %d, column %d: %s", name,
-			json_error.line, json_error.column, json_error.text);
-	enum cad_status status;
 	struct cad_tokenizer *created = calloc(1, sizeof *created);
-	if (!created)
-		status = cad_error_set(error, CAD_ERR_MEMORY, "out of memory");
-	else if (!json_is_object(root))
-		status = cad_error_set(error, CAD_ERR_CORRUPT, "the file is not a JSON object");
-	else
-		status = parse_parts(created, root, error);
-	json_decref(root);
+	enum cad_status status =
+		created ? parse_parts(created, file, error) : cad_error_set(error, CAD_ERR_MEMORY, "out of memory");
 	if (status != CAD_OK) {
 		cad_tokenizer_close(created);
-		return error ? cad_error_prefix(error, "tokenizer '%s'", name) : status;
+		return status;
 	}
 
 	*tokenizer = created;
 	return CAD_OK;
 }
 
-static enum cad_status read_file(const char *path, struct cad_text *text, struct cad_error *error)
+enum cad_status cad_tokenizer_parse(
+	const char *name, const char *json, size_t bytes, struct cad_tokenizer **tokenizer, struct cad_error *error)
 {
-	enum { CHUNK = 1 << 20, FILE_MAX = 1 << 28 };
-	FILE *file = fopen(path, "re");
-
-	if (!file)
-		return cad_error_set(error, CAD_ERR_IO, "cannot open '%s': %m", path);
-
-	enum cad_status status = CAD_OK;
-	size_t got = 1;
-	while (status == CAD_OK && got > 0) {
-		status = cad_tok_reserve((void **)&text->bytes, &text->capacity, text->size, CHUNK, 1);
-		got = status != CAD_OK ? 0 : fread(text->bytes + text->size, 1, CHUNK, file);
-		text->size += got;
-		if (text->size > FILE_MAX)
-			status =
-				cad_error_set(error, CAD_ERR_RANGE, "'%s' is larger than %d MiB", path, FILE_MAX >> 20);
-	}
-
-	if (status == CAD_OK && ferror(file))
-		status = cad_error_set(error, CAD_ERR_IO, "cannot read '%s': %m", path);
-	fclose(file);
-	return status == CAD_ERR_MEMORY ? cad_error_set(error, status, "out of memory while reading '%s'", path)
-					: status;
+	struct tok_json file = { 0 };
+	enum cad_status status = cad_tok_json_load(json, bytes, &file, error);
+	if (status == CAD_OK)
+		status = build(&file, tokenizer, error);
+	cad_tok_json_fini(&file);
+	return status != CAD_OK && error ? cad_error_prefix(error, "tokenizer '%s'", name) : status;
 }
 
 enum cad_status cad_tokenizer_open(const char *path, struct cad_tokenizer **tokenizer, struct cad_error *error)
 {
-	struct cad_text text = { 0 };
-	enum cad_status status = read_file(path, &text, error);
+	struct tok_json file = { 0 };
+	enum cad_status status = cad_tok_json_open(path, &file, error);
 	if (status == CAD_OK)
-		status = cad_tokenizer_parse(path, text.bytes, text.size, tokenizer, error);
-	cad_text_fini(&text);
-	return status;
+		status = build(&file, tokenizer, error);
+	cad_tok_json_fini(&file);
+	return status != CAD_OK && error ? cad_error_prefix(error, "tokenizer '%s'", path) : status;
 }
 
 void cad_tokenizer_close(struct cad_tokenizer *tokenizer)
@@ -182,7 +155,15 @@ static enum cad_status encode_piece(const struct tok_bpe *bpe, const char *bytes
 {
 	if (bpe->id_bytes_max > 0 && size / bpe->id_bytes_max > work->ids_max - ids->count)
 		return cad_tok_too_long(work->ids_max, error);
-	return cad_tok_bpe_encode(bpe, bytes, size, &work->symbols, work->ids_max, ids);
+	enum cad_status status = cad_tok_bpe_encode(bpe, bytes, size, &work->symbols, work->ids_max, ids);
+	if (status != CAD_ERR_INVALID)
+		return status;
+
+	const char *unknown = bytes + work->symbols.unknown_offset;
+	struct tok_slice name = { bpe->unknown_missing.bytes, bpe->unknown_missing.size };
+	return cad_error_set(error, status,
+		"the text has '%.*s', which the tokenizer does not know, and its \"unk_token\" '%.*s' is not in the vocabulary",
+		(int)cad_utf8_size(*unknown), unknown, cad_tok_show(name), name.bytes);
 }
 
 static enum cad_status encode(const struct cad_tokenizer *tokenizer, const char *text, size_t bytes, bool special,

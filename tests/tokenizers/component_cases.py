@@ -113,6 +113,8 @@ def models():
     encodes({"model": {"fuse_unk": True}}, "aZZZb")
     encodes({"model": {"fuse_unk": False}}, "aZZZb")
     encodes({"model": {"unk_token": None}}, "aZZZb")
+    encodes({"model": {"unk_token": "<none>"}}, "hello wo")
+    encodes({"model": {"unk_token": "<none>", "byte_fallback": True}}, "a\U0001f600<none>", [("<none>", "")])
     encodes({"model": {"byte_fallback": True}}, "a中国A\U0001f600")
     encodes({"model": {"byte_fallback": True, "vocab": {token: i for i, token in enumerate(t for t in VOCAB if t != "中")}}}, "a中Z中A")
     encodes({"model": {"ignore_merges": True}, "pre_tokenizer": {"type": "WhitespaceSplit"}}, "<0x41> hello")
