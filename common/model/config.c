@@ -6,6 +6,7 @@
 #include "common/model/config.h"
 
 #include "common/base/file.h"
+#include "common/base/log.h"
 #include "common/model/config_rope.h"
 
 #include <limits.h>
@@ -32,6 +33,17 @@ static enum cad_dtype read_dtype(const struct cad_keys *keys)
 	return CAD_DTYPE_F32;
 }
 
+/* Checkpoints name ids that their vocabulary does not have: placeholders such as -1, or what was
+ * added to a tokenizer and never to the model. No such token can come, so nothing is lost. */
+static bool is_token(const struct cad_keys *keys, const char *key, json_int_t id, const struct cad_model_spec *spec)
+{
+	if (id >= 0 && id < (json_int_t)spec->vocab)
+		return true;
+	cad_log_warn("model", "passed over a special token that the vocabulary does not have",
+		CAD_S("file", keys->file), CAD_S("key", key), CAD_I("id", id), CAD_U("vocab", spec->vocab));
+	return false;
+}
+
 /* A number or a list of numbers. Leaves what is there when the key is absent. */
 static void read_eos(const struct cad_keys *keys, struct cad_model_spec *spec)
 {
@@ -46,25 +58,29 @@ static void read_eos(const struct cad_keys *keys, struct cad_model_spec *spec)
 		return;
 	}
 
+	uint32_t kept = 0;
 	for (size_t i = 0; i < count; i++) {
 		const json_t *id = json_is_array(value) ? json_array_get(value, i) : value;
-		if (!json_is_integer(id) || json_integer_value(id) < 0 ||
-			json_integer_value(id) >= (json_int_t)spec->vocab) {
-			cad_keys_fail(keys, CAD_ERR_RANGE, "eos_token_id",
-				"must be a token, or a list of tokens, from 0 to %u", spec->vocab - 1);
+		if (!json_is_integer(id) && !json_is_null(id)) {
+			cad_keys_fail(keys, CAD_ERR_INVALID, "eos_token_id", "must be a token, or a list of tokens");
 			return;
 		}
-		spec->eos_ids[i] = (int32_t)json_integer_value(id);
+		if (json_is_integer(id) && is_token(keys, "eos_token_id", json_integer_value(id), spec))
+			spec->eos_ids[kept++] = (int32_t)json_integer_value(id);
 	}
 
-	spec->eos_ids_count = (uint32_t)count;
+	spec->eos_ids_count = kept;
 }
 
 static void read_bos(const struct cad_keys *keys, struct cad_model_spec *spec)
 {
+	const json_t *value = cad_keys_get(keys, "bos_token_id");
+
 	spec->bos_id = -1;
-	if (cad_keys_get(keys, "bos_token_id"))
-		spec->bos_id = (int32_t)cad_keys_u32(keys, "bos_token_id", 0, spec->vocab - 1);
+	if (value && !json_is_integer(value))
+		cad_keys_fail(keys, CAD_ERR_INVALID, "bos_token_id", "must be a token");
+	else if (value && is_token(keys, "bos_token_id", json_integer_value(value), spec))
+		spec->bos_id = (int32_t)json_integer_value(value);
 }
 
 static void read_common(const struct cad_keys *keys, struct cad_model_spec *spec)
