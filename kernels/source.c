@@ -62,10 +62,14 @@ struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	bool moe = spec->layers[layer].moe;
+	/* a shared expert has no biases: its layer has no such tensors, and none is found */
 	return (struct kn_expert_source){
 		.gate = find(model, moe ? CAD_ROLE_SHARED_GATE : CAD_ROLE_FFN_GATE, layer, 0),
 		.up = find(model, moe ? CAD_ROLE_SHARED_UP : CAD_ROLE_FFN_UP, layer, 0),
 		.down = find(model, moe ? CAD_ROLE_SHARED_DOWN : CAD_ROLE_FFN_DOWN, layer, 0),
+		.gate_bias = find(model, CAD_ROLE_FFN_GATE_BIAS, layer, 0),
+		.up_bias = find(model, CAD_ROLE_FFN_UP_BIAS, layer, 0),
+		.down_bias = find(model, CAD_ROLE_FFN_DOWN_BIAS, layer, 0),
 		.spec = moe ? &spec->shared : &spec->dense,
 	};
 }
@@ -116,7 +120,7 @@ static uint64_t tensor_bytes(const struct kn_device *device, struct cad_tensor t
 
 static bool is_ffn(enum cad_role role)
 {
-	return (role >= CAD_ROLE_FFN_GATE && role <= CAD_ROLE_FFN_DOWN) ||
+	return (role >= CAD_ROLE_FFN_GATE && role <= CAD_ROLE_FFN_DOWN_BIAS) ||
 		(role >= CAD_ROLE_SHARED_GATE && role <= CAD_ROLE_SHARED_DOWN);
 }
 

@@ -178,8 +178,7 @@ static void read_llama(const struct cad_keys *keys, struct cad_model_spec *spec)
 	read_bias(keys, &spec->attention, false);
 	read_uniform_window(keys, spec, 0);
 	spec->dense.size = read_ffn_size(keys, "intermediate_size");
-	if (cad_keys_bool_or(keys, "mlp_bias", false))
-		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "mlp_bias", "is true, which is not supported");
+	spec->dense.bias = cad_keys_bool_or(keys, "mlp_bias", false);
 }
 
 static void read_mixtral(const struct cad_keys *keys, struct cad_model_spec *spec)

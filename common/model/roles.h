@@ -34,6 +34,9 @@ enum cad_role {
 	CAD_ROLE_FFN_GATE,
 	CAD_ROLE_FFN_UP,
 	CAD_ROLE_FFN_DOWN, /* dense: [F][H], [F][H], [H][F] */
+	CAD_ROLE_FFN_GATE_BIAS,
+	CAD_ROLE_FFN_UP_BIAS,
+	CAD_ROLE_FFN_DOWN_BIAS, /* [F], [F], [H] */
 	CAD_ROLE_GATE,
 	CAD_ROLE_GATE_BIAS,
 	CAD_ROLE_SELECTION_BIAS, /* [E][H], [E], [E] */

@@ -34,6 +34,9 @@ static const struct cad_tensor_name common_names[] = {
 	{ CAD_ROLE_FFN_GATE, "model.layers.{l}.mlp.gate_proj.weight" },
 	{ CAD_ROLE_FFN_UP, "model.layers.{l}.mlp.up_proj.weight" },
 	{ CAD_ROLE_FFN_DOWN, "model.layers.{l}.mlp.down_proj.weight" },
+	{ CAD_ROLE_FFN_GATE_BIAS, "model.layers.{l}.mlp.gate_proj.bias" },
+	{ CAD_ROLE_FFN_UP_BIAS, "model.layers.{l}.mlp.up_proj.bias" },
+	{ CAD_ROLE_FFN_DOWN_BIAS, "model.layers.{l}.mlp.down_proj.bias" },
 	{ CAD_ROLE_GATE, "model.layers.{l}.mlp.gate.weight" },
 	{ CAD_ROLE_SELECTION_BIAS, "model.layers.{l}.mlp.gate.e_score_correction_bias" },
 	{ CAD_ROLE_SHARED_GATE, "model.layers.{l}.mlp.shared_experts.gate_proj.weight" },
@@ -128,12 +131,15 @@ static struct cad_tensor_want ffn_wanted(const struct cad_model_spec *spec, enum
 {
 	uint64_t hidden = spec->hidden, dense = spec->dense.size, expert = spec->expert.size,
 		 shared = spec->shared.size, experts = spec->gate.experts;
-	bool bias = moe && spec->expert.bias;
+	bool bias = moe && spec->expert.bias, dense_bias = !moe && spec->dense.bias;
 
 	switch (role) {
 	case CAD_ROLE_FFN_GATE:
 	case CAD_ROLE_FFN_UP: return matrix(!moe, dense, hidden);
 	case CAD_ROLE_FFN_DOWN: return matrix(!moe, hidden, dense);
+	case CAD_ROLE_FFN_GATE_BIAS:
+	case CAD_ROLE_FFN_UP_BIAS: return vector(dense_bias, dense);
+	case CAD_ROLE_FFN_DOWN_BIAS: return vector(dense_bias, hidden);
 	case CAD_ROLE_GATE: return matrix(moe, experts, hidden);
 	case CAD_ROLE_GATE_BIAS: return vector(moe && spec->gate.linear_bias, experts);
 	case CAD_ROLE_SELECTION_BIAS: return vector(moe && spec->gate.selection_bias, experts);

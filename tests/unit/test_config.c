@@ -205,9 +205,9 @@ static void llama(void **state)
 	assert_float_equal(s.rope.high_freq_factor, 4, 0);
 	assert_true(s.tied_embeddings);
 	cad_model_spec_fini(&s);
-	s = spec_of("llama-a", "{\"num_key_value_heads\": null, \"attention_bias\": true}");
+	s = spec_of("llama-a", "{\"num_key_value_heads\": null, \"attention_bias\": true, \"mlp_bias\": true}");
 	assert_int_equal(s.attention.kv_heads, 4);
-	assert_true(s.attention.o_bias);
+	assert_true(s.attention.o_bias && s.dense.bias);
 	cad_model_spec_fini(&s);
 }
 
@@ -467,7 +467,7 @@ static const struct refusal {
 		CAD_ERR_INVALID, "layer_types says that layer 1 slides" },
 	{ "mixtral-b", "{\"layer_types\": [\"sliding_attention\", \"full_attention\", \"sliding_attention\"]}",
 		CAD_ERR_UNSUPPORTED, "layer_types says that layer 1 does not slide" },
-	{ "llama-a", "{\"mlp_bias\": true}", CAD_ERR_UNSUPPORTED, "mlp_bias is true" },
+	{ "llama-a", "{\"mlp_bias\": 1}", CAD_ERR_INVALID, "mlp_bias is a whole number" },
 	{ "llama-a",
 		"{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}}",
 		CAD_ERR_RANGE, "rope_scaling.high_freq_factor is 4; it must be more than low_freq_factor, 4" },
