@@ -582,6 +582,7 @@ static void take_options(struct rt_engine *engine, const struct rt_engine_option
 	engine->spec = cad_model_spec(o->model);
 	engine->scheduler = (struct rt_scheduler){
 		.cache = &engine->cache,
+		.rope = &engine->spec->rope,
 		.running_max = o->sequences_max,
 		.chunk_max = o->chunk_tokens_max,
 		.pace.stretch = o->step_stretch,

@@ -54,7 +54,7 @@ struct rt_usage {
 	uint64_t calls_hedged, hedges_won;   /* calls with rows of this request (moe/hedge.h) */
 	uint64_t rows_diverted;              /* (token, MoE layer): kept from a node that is left out */
 	uint64_t absent_slots, absent_rows;  /* (token, layer, slot); (token, layer) with no expert left */
-	uint32_t recomputed_tokens;          /* after losing KV pages */
+	uint32_t recomputed_tokens;          /* after losing KV pages, or a rotation */
 };
 
 struct rt_event {

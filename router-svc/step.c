@@ -331,6 +331,15 @@ static void split(struct rt_step *step)
 	}
 }
 
+/* Spans from this one on rotate alike, up to this one. */
+static uint32_t run_end(const struct rt_batch *batch, uint32_t span)
+{
+	uint32_t rotation = batch->spans[span].sequence->rotation;
+	while (span < batch->spans_count && batch->spans[span].sequence->rotation == rotation)
+		span++;
+	return span;
+}
+
 static void fill_inputs(struct rt_step *step, const bool *wants, const struct rt_step_inputs *in)
 {
 	const struct rt_batch *batch = step->batch;
@@ -353,20 +362,57 @@ static void fill_inputs(struct rt_step *step, const bool *wants, const struct rt
 	}
 
 	step->head_rows_count = count;
+	for (uint32_t span = 0, run = 0; in->inv_freq && span < batch->spans_count; run++) {
+		cad_rope_inv_freq(&step->spec->rope, batch->spans[span].sequence->rotation,
+			in->inv_freq + (size_t)run * step->spec->rope.size / 2);
+		span = run_end(batch, span);
+	}
 }
 
 /* The batch goes to the device: one block, and what is new in the page tables. */
 static void upload(struct rt_step *step, const bool *wants)
 {
 	const struct rt_batch *batch = step->batch;
-	struct rt_step_inputs in = rt_step_inputs_at(step->host.inputs, batch->rows);
+	struct rt_step_inputs in = rt_step_inputs_at(step, step->host.inputs, batch->rows);
 
 	fill_inputs(step, wants, &in);
-	step->inputs = rt_step_inputs_at(step->buffers.inputs, batch->rows);
+	step->inputs = rt_step_inputs_at(step, step->buffers.inputs, batch->rows);
 	step->queue->ops->copy_in(
 		step->queue, step->buffers.inputs, step->host.inputs, rt_step_inputs_bytes(step, batch->rows));
 	for (uint32_t i = 0; i < batch->spans_count; i++)
 		rt_kv_upload(step->cache, &batch->spans[i].sequence->kv);
+}
+
+/* Cosines and sines of rows that rotate alike. */
+static void rope_table(struct rt_step *step, uint32_t first, uint32_t rows, const float *inv_freq)
+{
+	const struct cad_rope_spec *rope = &step->spec->rope;
+
+	step->queue->ops->rope_table(step->queue,
+		&(struct kn_rope_table){
+			.positions = step->inputs.positions + first,
+			.rows = rows,
+			.inv_freq = inv_freq,
+			.size = rope->size,
+			.attention_factor = (float)rope->attention_factor,
+			.out = step->buffers.rope + (size_t)first * rope->size,
+		});
+}
+
+static void rope_tables(struct rt_step *step)
+{
+	const struct rt_batch *batch = step->batch;
+	const float *inv_freq = step->inputs.inv_freq;
+
+	if (!inv_freq)
+		rope_table(step, 0, batch->rows, step->weights.inv_freq);
+	for (uint32_t span = 0; inv_freq && span < batch->spans_count;) {
+		uint32_t end = run_end(batch, span), first = batch->spans[span].first;
+		uint32_t after = end < batch->spans_count ? batch->spans[end].first : batch->rows;
+		rope_table(step, first, after - first, inv_freq);
+		inv_freq += step->spec->rope.size / 2;
+		span = end;
+	}
 }
 
 static void embed(struct rt_step *step)
@@ -374,15 +420,7 @@ static void embed(struct rt_step *step)
 	const struct kn_ops *ops = step->queue->ops;
 	uint32_t rows = step->batch->rows;
 
-	ops->rope_table(step->queue,
-		&(struct kn_rope_table){
-			.positions = step->inputs.positions,
-			.rows = rows,
-			.inv_freq = step->weights.inv_freq,
-			.size = step->spec->rope.size,
-			.attention_factor = (float)step->spec->rope.attention_factor,
-			.out = step->buffers.rope,
-		});
+	rope_tables(step);
 	ops->embed(step->queue,
 		&(struct kn_embed){
 			.table = &step->weights.embed,
@@ -431,7 +469,7 @@ static bool head_block(struct rt_step *step, uint32_t first, uint32_t count)
 
 static void head(struct rt_step *step, rt_step_logits_fn *on_logits, void *context)
 {
-	const struct rt_step_inputs in = rt_step_inputs_at(step->host.inputs, step->batch->rows);
+	const struct rt_step_inputs in = rt_step_inputs_at(step, step->host.inputs, step->batch->rows);
 	for (uint32_t at = 0, count; at < step->head_rows_count; at += count) {
 		count = step->head_rows_count - at < RT_HEAD_ROWS ? step->head_rows_count - at : RT_HEAD_ROWS;
 		if (!head_block(step, at, count))

@@ -26,6 +26,9 @@ struct rt_step_inputs {
 	uint32_t *head_rows;      /* [rows]: those whose logits are wanted come first */
 	/* [windows][rows]: the first key that the row sees in a layer with that window */
 	uint32_t *begin;
+	/* [runs][rope size / 2], if the rotary embedding depends on the length of a sequence: a run
+	 * is of spans that follow each other and rotate alike. Else NULL */
+	float *inv_freq;
 };
 
 /* Device memory, f32 unless said; ld = kn_ld(row). */
@@ -121,7 +124,7 @@ void rt_step_fini(struct rt_step *step);
 CAD_MUST_USE enum cad_status rt_step_trace_logits(struct rt_step *step);
 
 /* Hands out the arrays of inputs for this many rows in a block of rt_step_inputs_bytes. */
-struct rt_step_inputs rt_step_inputs_at(void *block, uint32_t rows);
+struct rt_step_inputs rt_step_inputs_at(const struct rt_step *step, void *block, uint32_t rows);
 size_t rt_step_inputs_bytes(const struct rt_step *step, uint32_t rows);
 
 /* Logits of rows rows[0 .. count - 1] of the batch, host memory with stride ld, during the call. */

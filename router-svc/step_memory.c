@@ -10,19 +10,26 @@ enum { INPUT_ARRAYS = 5 }; /* those of struct rt_step_inputs with an element a r
 
 size_t rt_step_inputs_bytes(const struct rt_step *step, uint32_t rows)
 {
-	return (size_t)rows * (INPUT_ARRAYS + step->windows.count) * sizeof(uint32_t);
+	size_t words = INPUT_ARRAYS + step->windows.count;
+
+	if (cad_rope_varies(&step->spec->rope))
+		words += step->spec->rope.size / 2; /* a row may be a run */
+	return rows * words * sizeof(uint32_t);
 }
 
-struct rt_step_inputs rt_step_inputs_at(void *block, uint32_t rows)
+struct rt_step_inputs rt_step_inputs_at(const struct rt_step *step, void *block, uint32_t rows)
 {
-	uint32_t *words = block;
+	uint32_t *words = block, *begin = words + INPUT_ARRAYS * (size_t)rows;
+	bool varies = cad_rope_varies(&step->spec->rope);
+
 	return (struct rt_step_inputs){
 		.ids = (int32_t *)words,
 		.positions = (int32_t *)words + rows,
 		.slots = words + 2 * (size_t)rows,
 		.end = words + 3 * (size_t)rows,
 		.head_rows = words + 4 * (size_t)rows,
-		.begin = words + INPUT_ARRAYS * (size_t)rows,
+		.begin = begin,
+		.inv_freq = varies ? (float *)(begin + (size_t)step->windows.count * rows) : NULL,
 	};
 }
 

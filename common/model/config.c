@@ -150,9 +150,7 @@ static enum cad_status read_config(
 	for (uint32_t i = 0; i < spec->layers_count; i++)
 		spec->layers[i].rope = true;
 	arch->read(&keys, spec);
-	if (spec->rope.size % 2 != 0)
-		cad_keys_fail(&keys, CAD_ERR_RANGE, "head_dim",
-			"makes %u elements of a head rotate; it must be an even number", spec->rope.size);
+	cad_config_check_rope(&keys, spec);
 
 	return status;
 }

@@ -7,10 +7,12 @@
  */
 #include "common/model/config_rope.h"
 
+#include "common/base/log.h"
+
 #include <math.h>
 #include <string.h>
 
-static const double FACTOR_MAX = 1e6;
+static const double FACTOR_MIN = 1e-2, FACTOR_MAX = 1e6; /* a frequency stays below 128 */
 
 static double mscale_of(double factor, double mscale) { return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1; }
 
@@ -39,10 +41,57 @@ static void read_llama3(const struct cad_keys *keys, struct cad_rope_spec *rope)
 	rope->factor = cad_keys_number(keys, "factor", 1, FACTOR_MAX);
 	rope->low_freq_factor = cad_keys_number(keys, "low_freq_factor", 1e-6, 1e6);
 	rope->high_freq_factor = cad_keys_number(keys, "high_freq_factor", 1e-6, 1e6);
-	if (rope->high_freq_factor <= rope->low_freq_factor)
-		cad_keys_fail(keys, CAD_ERR_RANGE, "high_freq_factor",
-			"is %g; it must be more than low_freq_factor, %g", rope->high_freq_factor,
-			rope->low_freq_factor);
+}
+
+/* How many positions a scaling is meant for. That of llama3 says nothing of it: there,
+ * max_position_embeddings counts what came of it. */
+static void set_context(struct cad_model_spec *spec)
+{
+	const struct cad_rope_spec *rope = &spec->rope;
+	double covered = 0;
+
+	if (rope->kind == CAD_ROPE_LINEAR || rope->kind == CAD_ROPE_YARN || rope->kind == CAD_ROPE_LONGROPE)
+		covered = rope->factor * rope->original_positions;
+	spec->context_max = covered >= CAD_POSITIONS_MAX ? CAD_POSITIONS_MAX : (uint32_t)covered;
+	if (spec->context_max < spec->positions_max)
+		spec->context_max = spec->positions_max;
+}
+
+/* A factor for each pair of a head, as many as there turn out to be (cad_config_check_rope). */
+static uint32_t read_factors(const struct cad_keys *keys, const char *key, float factors[CAD_HEAD_SIZE_MAX / 2])
+{
+	const json_t *list = cad_keys_get(keys, key);
+	size_t count = json_array_size(list);
+
+	if (!json_is_array(list) || count == 0 || count > CAD_HEAD_SIZE_MAX / 2) {
+		cad_keys_fail(keys, CAD_ERR_INVALID, key, "must be a list of numbers, one for each pair of a head");
+		return 0;
+	}
+	for (size_t i = 0; i < count; i++) {
+		double factor = json_number_value(json_array_get(list, i));
+		if (!(factor >= FACTOR_MIN && factor <= FACTOR_MAX)) {
+			cad_keys_fail(keys, CAD_ERR_RANGE, key, "holds something other than numbers from %g to %g",
+				FACTOR_MIN, FACTOR_MAX);
+			return 0;
+		}
+		factors[i] = (float)factor;
+	}
+	return (uint32_t)count;
+}
+
+static void read_longrope(const struct cad_keys *keys, const struct cad_model_spec *spec, struct cad_rope_spec *rope)
+{
+	uint32_t pairs = read_factors(keys, "short_factor", rope->short_factors);
+	if (read_factors(keys, "long_factor", rope->long_factors) != pairs)
+		cad_keys_fail(keys, CAD_ERR_INVALID, "long_factor", "is not as long as short_factor");
+	rope->pairs = pairs;
+	if (rope->original_positions < 2)
+		cad_keys_fail(keys, CAD_ERR_RANGE, "original_max_position_embeddings", "is %u; it must be at least 2",
+			rope->original_positions);
+	rope->factor = cad_keys_number_or(
+		keys, "factor", 1, FACTOR_MAX, (double)spec->positions_max / rope->original_positions);
+	double inferred = rope->factor <= 1 ? 1 : sqrt(1 + log(rope->factor) / log(rope->original_positions));
+	rope->attention_factor = cad_keys_number_or(keys, "attention_factor", 1e-6, 1e6, inferred);
 }
 
 static void read_kind(const struct cad_keys *keys, const struct cad_keys *scaling, struct cad_model_spec *spec)
@@ -70,38 +119,85 @@ static void read_kind(const struct cad_keys *keys, const struct cad_keys *scalin
 	} else if (strcmp(kind, "yarn") == 0) {
 		rope->kind = CAD_ROPE_YARN;
 		read_yarn(scaling, spec, rope);
+	} else if (strcmp(kind, "dynamic") == 0) {
+		rope->kind = CAD_ROPE_DYNAMIC;
+		rope->original_positions = spec->positions_max;
+		rope->factor = cad_keys_number(scaling, "factor", 1, FACTOR_MAX);
+	} else if (strcmp(kind, "longrope") == 0) {
+		rope->kind = CAD_ROPE_LONGROPE;
+		read_longrope(scaling, spec, rope);
+	} else if (strcmp(kind, "proportional") == 0) {
+		rope->kind = CAD_ROPE_PROPORTIONAL;
+		rope->factor = cad_keys_number_or(scaling, "factor", 1, FACTOR_MAX, 1);
 	} else {
 		cad_keys_fail(scaling, CAD_ERR_UNSUPPORTED, "rope_type",
-			"is '%.32s'; supported are default, linear, llama3 and yarn", kind);
+			"is '%.32s'; supported are default, linear, dynamic, yarn, longrope, llama3 and proportional",
+			kind);
 	}
+}
+
+static bool is_empty(const json_t *object) { return json_is_object(object) && json_object_size(object) == 0; }
+
+/* The object that holds the settings, by the rule of transformers: a rope_scaling that is not empty
+ * goes before rope_parameters, as a whole. */
+static struct cad_keys find_scaling(const struct cad_keys *keys)
+{
+	const json_t *scaling = cad_keys_get(keys, "rope_scaling"), *parameters = cad_keys_get(keys, "rope_parameters");
+	bool old = scaling && !is_empty(scaling);
+	struct cad_keys found = *keys;
+
+	if (scaling && !json_is_object(scaling))
+		cad_keys_fail(keys, CAD_ERR_INVALID, "rope_scaling", "must be an object or null");
+	if (parameters && !json_is_object(parameters))
+		cad_keys_fail(keys, CAD_ERR_INVALID, "rope_parameters", "must be an object or null");
+	if (old && parameters && !is_empty(parameters) && !json_equal(scaling, parameters) && cad_keys_ok(keys))
+		cad_log_warn("model",
+			"rope_scaling and rope_parameters differ; rope_scaling is in force, as in transformers",
+			CAD_S("file", keys->file));
+	found.prefix = old || !parameters ? "rope_scaling." : "rope_parameters.";
+	found.object = old ? scaling : parameters; /* NULL reads as an object without keys */
+	return found;
 }
 
 void cad_config_read_rope(const struct cad_keys *keys, const struct cad_arch *arch, struct cad_model_spec *spec)
 {
-	bool version5 = cad_keys_get(keys, "rope_parameters") != NULL;
-	const char *key = version5 ? "rope_parameters" : "rope_scaling";
-	const json_t *object = cad_keys_get(keys, key);
-
-	if (object && !json_is_object(object)) {
-		cad_keys_fail(keys, CAD_ERR_INVALID, key, "must be an object or null");
-		return;
-	}
-
-	struct cad_keys scaling = *keys;
-	scaling.prefix = version5 ? "rope_parameters." : "rope_scaling.";
-	scaling.object = object; /* NULL reads as an object without keys */
-	if (cad_keys_get(&scaling, "full_attention") || cad_keys_get(&scaling, "sliding_attention"))
-		cad_keys_fail(
-			keys, CAD_ERR_UNSUPPORTED, key, "differs by layer type, which no supported architecture has");
-	double partial = cad_keys_number_or(keys, "partial_rotary_factor", 0, 1, 1);
-	if (cad_keys_number_or(&scaling, "partial_rotary_factor", 0, 1, partial) != 1)
-		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "partial_rotary_factor",
-			"is not 1: these architectures rotate whole heads");
+	struct cad_keys scaling = find_scaling(keys);
 	struct cad_rope_spec *rope = &spec->rope;
+
+	if (cad_keys_get(&scaling, "full_attention") || cad_keys_get(&scaling, "sliding_attention"))
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, scaling.prefix[5] == 's' ? "rope_scaling" : "rope_parameters",
+			"differs by layer type, which no supported architecture has");
 	rope->factor = 1;
 	rope->attention_factor = 1;
 	rope->truncate = true;
+	double partial = cad_keys_number_or(keys, "partial_rotary_factor", 0, 1, 1);
+	rope->partial = cad_keys_number_or(&scaling, "partial_rotary_factor", 0, 1, partial);
 	double outside = cad_keys_number_or(keys, "rope_theta", 2, 1e15, arch->rope_theta);
 	rope->theta = cad_keys_number_or(&scaling, "rope_theta", 2, 1e15, outside);
 	read_kind(keys, &scaling, spec);
+	set_context(spec);
+}
+
+/* These families rotate whole heads. Without a scaling, transformers does not look at
+ * partial_rotary_factor; `proportional` leaves pairs at rest by it; with any other, the table gets
+ * shorter, and fits a head only if no pair is lost. */
+void cad_config_check_rope(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	struct cad_rope_spec *rope = &spec->rope;
+	bool whole = rope->kind == CAD_ROPE_DEFAULT || rope->kind == CAD_ROPE_PROPORTIONAL;
+	uint32_t rotated = whole ? rope->size : (uint32_t)(rope->size * rope->partial);
+
+	if (rope->size % 2 != 0)
+		cad_keys_fail(keys, CAD_ERR_RANGE, "head_dim",
+			"makes %u elements of a head rotate; it must be an even number", rope->size);
+	else if (rotated + 1 < rope->size || (rotated < rope->size && rope->kind == CAD_ROPE_YARN))
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "partial_rotary_factor",
+			"is %g: with rope_type %s, these architectures rotate whole heads", rope->partial,
+			cad_rope_kind_name(rope->kind));
+	else if (rope->kind == CAD_ROPE_LONGROPE && rope->pairs != rope->size / 2)
+		cad_keys_fail(keys, CAD_ERR_INVALID, "short_factor", "has %u numbers, but %u pairs of a head rotate",
+			rope->pairs, rope->size / 2);
+	if (rope->kind == CAD_ROPE_PROPORTIONAL)
+		rope->pairs = (uint32_t)(rope->partial * rope->size / 2);
+	rope->odd = rotated < rope->size;
 }

@@ -51,17 +51,6 @@ static const char *count_text(uint64_t count, char text[32])
 	return text;
 }
 
-static const char *rope_kind_name(enum cad_rope_kind kind)
-{
-	switch (kind) {
-	case CAD_ROPE_DEFAULT: return "default";
-	case CAD_ROPE_LINEAR: return "linear";
-	case CAD_ROPE_LLAMA3: return "llama3";
-	case CAD_ROPE_YARN: return "yarn";
-	}
-	return "unknown";
-}
-
 /* The smallest window of any layer, 0 when all see everything, and how many layers have one. */
 static uint32_t smallest_window(const struct cad_model_spec *spec, uint32_t *layers)
 {
@@ -134,7 +123,7 @@ static void print_table(const struct cad_model *model, const struct cad_model_pa
 	if (window)
 		fprintf(stream, "sliding window   %u keys in %u layers\n", window, sliding);
 	fprintf(stream, "positions        %u, rope %s, theta %g\n", spec->positions_max,
-		rope_kind_name(spec->rope.kind), spec->rope.theta);
+		cad_rope_kind_name(spec->rope.kind), spec->rope.theta);
 	if (spec->dense.size)
 		fprintf(stream, "dense layers     %u, size %u\n", spec->layers_count - cad_model_spec_moe_layers(spec),
 			spec->dense.size);
@@ -199,7 +188,7 @@ static json_t *make_json(
 		(int)spec->hidden, "vocab", (int)spec->vocab, "positions", (int)spec->positions_max, "tied_embeddings",
 		spec->tied_embeddings, "eos", eos, "attention", "heads", (int)a->heads, "kv_heads", (int)a->kv_heads,
 		"head_size", (int)a->head_size, "window", (int)window, "window_layers", (int)sliding, "rope", "kind",
-		rope_kind_name(spec->rope.kind), "theta", spec->rope.theta, "size", (int)spec->rope.size, "experts",
+		cad_rope_kind_name(spec->rope.kind), "theta", spec->rope.theta, "size", (int)spec->rope.size, "experts",
 		"count", (int)spec->gate.experts, "topk", (int)spec->gate.topk, "size", (int)spec->expert.size,
 		"renormalise", spec->gate.renormalise, "groups", (int)spec->gate.groups, "dense_size",
 		(int)spec->dense.size, "shared_size", (int)spec->shared.size, "parameters", "total",

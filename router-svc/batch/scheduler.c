@@ -117,6 +117,22 @@ static void batch_add(struct rt_batch *batch, struct rt_sequence *sequence, uint
 	}
 }
 
+/* ---- rotation ---- */
+
+/* Keys that were rotated for a shorter sequence are of no use to a longer one. The pages stay, to be
+ * written again. Whether a prompt came at once or grew token by token is then no matter. */
+static void turn(const struct rt_scheduler *scheduler, const struct rt_sequence_list *list)
+{
+	for (struct rt_sequence *s = list->first; s; s = s->after) {
+		uint32_t rotation = cad_rope_rotation(scheduler->rope, s->count);
+		if (rotation == s->rotation)
+			continue;
+		s->usage.recomputed_tokens += s->computed;
+		s->computed = 0;
+		s->rotation = rotation;
+	}
+}
+
 /* ---- slots ---- */
 
 static void sort_paused(struct rt_scheduler *scheduler)
@@ -233,6 +249,10 @@ void rt_schedule(struct rt_scheduler *scheduler, struct rt_batch *batch)
 	batch->rows = batch->spans_count = batch->decoding = 0;
 
 	sort_paused(scheduler);
+	if (scheduler->rope && cad_rope_varies(scheduler->rope)) {
+		turn(scheduler, &scheduler->running);
+		turn(scheduler, &scheduler->waiting);
+	}
 	readmit(scheduler);
 	uint32_t prompts_max = rt_pace_rows(&scheduler->pace, count_decoding(scheduler));
 	serve_running(scheduler, batch, prompts_max);

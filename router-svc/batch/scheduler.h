@@ -9,6 +9,9 @@
  * as long as nobody needs them. When it resumes, it comes back in the order of age; a younger one
  * that runs then waits, with its pages, if there is no other slot.
  *
+ * Where the rotary embedding depends on the length of a sequence, one that has outgrown its rotation
+ * is computed again from its first token.
+ *
  * When pages run out, a paused sequence, else the youngest, gives up its pages; it is computed
  * again later, with the same bits. What a step holds never changes the bits of a sequence, so the
  * choice is free. Engine's thread only; allocates nothing after init.
@@ -40,6 +43,7 @@ void rt_batch_fini(struct rt_batch *batch);
 
 struct rt_scheduler {
 	struct rt_kv_cache *cache;
+	const struct cad_rope_spec *rope; /* NULL: it does not depend on the length of a sequence */
 	struct rt_sequence_list running, waiting, paused;
 	uint32_t running_max, chunk_max;
 	struct rt_pace pace;

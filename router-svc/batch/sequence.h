@@ -32,6 +32,7 @@ struct rt_sequence {
 	int32_t *tokens;
 	uint32_t given;                       /* tokens that came with the request */
 	uint32_t count, computed, tokens_max; /* tokens_max: given + max_tokens, at most the context */
+	uint32_t rotation;                    /* of what is computed (cad_rope_rotation) */
 	struct rt_kv_pages kv;
 	uint64_t submitted_ns;
 	struct rt_usage usage;

@@ -96,7 +96,7 @@ static void load_rest(struct loader *loader)
 	float inv_freq[CAD_HEAD_SIZE_MAX / 2];
 	struct kn_source rope = { .data = inv_freq, .dtype = CAD_DTYPE_F32, .n = spec->rope.size / 2, .k = 1 };
 
-	cad_rope_inv_freq(&spec->rope, inv_freq);
+	cad_rope_inv_freq(&spec->rope, 0, inv_freq);
 	loader->status = device->ops->vector_create(device, &rope, &weights->inv_freq);
 	if (loader->status == CAD_OK)
 		loader->status = device->ops->table_create(device, &embed, loader->all->storage, &weights->embed);

@@ -47,9 +47,14 @@ static void check(const struct cad_model_spec *spec)
 	CAD_ASSERT(spec->rope.size >= 2 && spec->rope.size <= a->head_size && spec->rope.size % 2 == 0);
 	CAD_ASSERT(isfinite(spec->rope.attention_factor) && spec->rope.attention_factor > 0);
 	float inv_freq[CAD_HEAD_SIZE_MAX / 2];
-	cad_rope_inv_freq(&spec->rope, inv_freq);
-	for (uint32_t i = 0; i < spec->rope.size / 2; i++)
-		CAD_ASSERT(isfinite(inv_freq[i]) && inv_freq[i] >= 0 && inv_freq[i] <= 1);
+	static const uint32_t lengths[] = { 1, CAD_POSITIONS_MAX };
+	for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
+		cad_rope_inv_freq(&spec->rope, cad_rope_rotation(&spec->rope, lengths[l]), inv_freq);
+		for (uint32_t i = 0; i < spec->rope.size / 2; i++)
+			CAD_ASSERT(isfinite(inv_freq[i]) && inv_freq[i] >= 0 &&
+				inv_freq[i] <= (spec->rope.kind == CAD_ROPE_LONGROPE ? 100.01f : 1));
+	}
+	CAD_ASSERT(spec->context_max >= spec->positions_max && spec->context_max <= CAD_POSITIONS_MAX);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)

@@ -327,6 +327,99 @@ static void yarn_attention_factor(void **state)
 	cad_model_spec_fini(&s);
 }
 
+/* Which of two settings is in force, as convert_rope_params_to_dict of transformers 5.24.0 has it. */
+static void rope_scaling_goes_first(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *changes;
+		enum cad_rope_kind kind;
+		double theta;
+	} cases[] = {
+		{ "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}, \"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 7e4}",
+			CAD_ROPE_LINEAR, 5e3 },
+		{ "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2, \"rope_theta\": 6e4}, \"rope_parameters\": {\"rope_type\": \"default\"}",
+			CAD_ROPE_LINEAR, 6e4 },
+		{ "\"rope_scaling\": {}, \"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 2, \"rope_theta\": 7e4}",
+			CAD_ROPE_LINEAR, 7e4 },
+		{ "\"rope_scaling\": null, \"rope_parameters\": {\"rope_type\": \"dynamic\", \"factor\": 2}",
+			CAD_ROPE_DYNAMIC, 5e3 },
+		{ "\"rope_scaling\": {\"rope_type\": \"default\"}, \"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 2}",
+			CAD_ROPE_DEFAULT, 5e3 },
+		{ "\"rope_scaling\": {}, \"rope_parameters\": null", CAD_ROPE_DEFAULT, 5e3 },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char changes[512];
+		snprintf(changes, sizeof changes, "{\"rope_theta\": 5000.0, %s}", cases[i].changes);
+		struct cad_model_spec s = spec_of("llama-a", changes);
+		assert_int_equal(s.rope.kind, cases[i].kind);
+		assert_float_equal(s.rope.theta, cases[i].theta, 0);
+		cad_model_spec_fini(&s);
+	}
+}
+
+static void rotary_kinds(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = spec_of("llama-a",
+		"{\"rope_scaling\": {\"type\": \"longrope\", \"original_max_position_embeddings\": 128,"
+		" \"short_factor\": [1,1,1,1,1,1,1,2], \"long_factor\": [1,2,3,4,5,6,7,8.5]}}");
+	assert_int_equal(s.rope.kind, CAD_ROPE_LONGROPE);
+	assert_float_equal(s.rope.short_factors[7], 2, 0);
+	assert_float_equal(s.rope.long_factors[7], 8.5, 0);
+	assert_float_equal(s.rope.attention_factor, 1.1338934190276817, 1e-14); /* sqrt(1 + ln 4 / ln 128) */
+	assert_int_equal(s.context_max, 512);
+	cad_model_spec_fini(&s);
+
+	/* equal or crossed factors of llama3: nothing is between the two wavelengths */
+	s = spec_of("llama-a",
+		"{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 2}}");
+	assert_float_equal(s.rope.high_freq_factor, 2, 0);
+	cad_model_spec_fini(&s);
+
+	/* a plain rotation turns whole heads, whatever the fraction */
+	s = spec_of("mixtral-a", "{\"partial_rotary_factor\": 0.25}");
+	assert_int_equal(s.rope.size, 16);
+	assert_false(s.rope.odd);
+	cad_model_spec_fini(&s);
+	s = spec_of("llama-a",
+		"{\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8, \"partial_rotary_factor\": 0.95}}");
+	assert_int_equal(s.rope.size, 16);
+	assert_true(s.rope.odd);
+	cad_model_spec_fini(&s);
+}
+
+/* How long a sequence may be without being told otherwise. */
+static void positions_that_a_scaling_covers(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *scaling;
+		uint32_t context;
+	} cases[] = {
+		{ "null", 512 },
+		{ "{\"rope_type\": \"default\"}", 512 },
+		{ "{\"rope_type\": \"linear\", \"factor\": 4}", 2048 },
+		{ "{\"rope_type\": \"yarn\", \"factor\": 2}", 1024 },
+		{ "{\"rope_type\": \"yarn\", \"factor\": 2.5, \"original_max_position_embeddings\": 512}", 1280 },
+		/* max_position_embeddings is what came of it already */
+		{ "{\"rope_type\": \"yarn\", \"factor\": 4, \"original_max_position_embeddings\": 128}", 512 },
+		{ "{\"rope_type\": \"yarn\", \"factor\": 2, \"original_max_position_embeddings\": 64}", 512 },
+		{ "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4}", 512 },
+		/* longer ones cost a prefill per token */
+		{ "{\"rope_type\": \"dynamic\", \"factor\": 4}", 512 },
+		{ "{\"rope_type\": \"linear\", \"factor\": 1000000}", CAD_POSITIONS_MAX },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char changes[256];
+		snprintf(changes, sizeof changes, "{\"rope_scaling\": %s}", cases[i].scaling);
+		struct cad_model_spec s = spec_of("llama-a", changes);
+		assert_int_equal(s.positions_max, 512);
+		assert_int_equal(s.context_max, cases[i].context);
+		cad_model_spec_fini(&s);
+	}
+}
+
 static void end_of_sequence(void **state)
 {
 	(void)state;
@@ -444,8 +537,8 @@ static const struct refusal {
 		"eos_token_id lists 17 tokens; at most 16" },
 	{ "mixtral-a", "{\"rope_theta\": 0}", CAD_ERR_RANGE, "rope_theta is 0" },
 	{ "mixtral-a", "{\"rope_scaling\": []}", CAD_ERR_INVALID, "rope_scaling must be an object or null" },
-	{ "mixtral-a", "{\"rope_scaling\": {\"rope_type\": \"longrope\"}}", CAD_ERR_UNSUPPORTED,
-		"rope_scaling.rope_type is 'longrope'; supported are default, linear, llama3 and yarn" },
+	{ "mixtral-a", "{\"rope_scaling\": {\"rope_type\": \"axial\"}}", CAD_ERR_UNSUPPORTED,
+		"rope_scaling.rope_type is 'axial'; supported are default, linear, dynamic, yarn, longrope, llama3 and proportional" },
 	{ "mixtral-a", "{\"rope_parameters\": {\"rope_type\": 3}}", CAD_ERR_INVALID,
 		"rope_parameters.rope_type is a whole number" },
 	{ "mixtral-a", "{\"rope_scaling\": {\"rope_type\": \"linear\"}}", CAD_ERR_INVALID,
@@ -456,7 +549,7 @@ static const struct refusal {
 		"rope_parameters.rope_theta is -1" },
 	{ "mixtral-a", "{\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}}", CAD_ERR_UNSUPPORTED,
 		"rope_parameters differs by layer type" },
-	{ "mixtral-a", "{\"partial_rotary_factor\": 0.5}", CAD_ERR_UNSUPPORTED, "partial_rotary_factor is not 1" },
+	{ "mixtral-a", "{\"partial_rotary_factor\": 2}", CAD_ERR_RANGE, "partial_rotary_factor is 2" },
 	{ "mixtral-a", "{\"layer_types\": [\"full_attention\"]}", CAD_ERR_INVALID,
 		"layer_types must be a list of 4 texts" },
 	{ "mixtral-a",
@@ -468,9 +561,28 @@ static const struct refusal {
 	{ "mixtral-b", "{\"layer_types\": [\"sliding_attention\", \"full_attention\", \"sliding_attention\"]}",
 		CAD_ERR_UNSUPPORTED, "layer_types says that layer 1 does not slide" },
 	{ "llama-a", "{\"mlp_bias\": 1}", CAD_ERR_INVALID, "mlp_bias is a whole number" },
+	{ "llama-a", "{\"rope_scaling\": {\"rope_type\": \"dynamic\"}}", CAD_ERR_INVALID,
+		"rope_scaling.factor is missing" },
+	{ "llama-a", "{\"rope_scaling\": {\"rope_type\": \"longrope\", \"short_factor\": [1, 2]}}", CAD_ERR_INVALID,
+		"rope_scaling.long_factor must be a list of numbers" },
 	{ "llama-a",
-		"{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}}",
-		CAD_ERR_RANGE, "rope_scaling.high_freq_factor is 4; it must be more than low_freq_factor, 4" },
+		"{\"rope_scaling\": {\"rope_type\": \"longrope\", \"short_factor\": [1, 2], \"long_factor\": [1]}}",
+		CAD_ERR_INVALID, "rope_scaling.long_factor is not as long as short_factor" },
+	{ "llama-a",
+		"{\"rope_scaling\": {\"rope_type\": \"longrope\", \"short_factor\": [1, 0], \"long_factor\": [1, 1]}}",
+		CAD_ERR_RANGE, "rope_scaling.short_factor holds something other than numbers from 0.01" },
+	{ "llama-a",
+		"{\"rope_scaling\": {\"rope_type\": \"longrope\", \"short_factor\": [1, 2], \"long_factor\": [1, 2]}}",
+		CAD_ERR_INVALID, "short_factor has 2 numbers, but 8 pairs of a head rotate" },
+	{ "llama-a",
+		"{\"rope_scaling\": {\"rope_type\": \"longrope\", \"original_max_position_embeddings\": 1, \"short_factor\": [1], \"long_factor\": [1]}}",
+		CAD_ERR_RANGE, "rope_scaling.original_max_position_embeddings is 1; it must be at least 2" },
+	{ "llama-a", "{\"partial_rotary_factor\": 0.5}", CAD_ERR_UNSUPPORTED,
+		"partial_rotary_factor is 0.5: with rope_type llama3, these architectures rotate whole heads" },
+	{ "llama-a", "{\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2, \"partial_rotary_factor\": 0.95}}",
+		CAD_ERR_UNSUPPORTED, "partial_rotary_factor is 0.95" },
+	{ "llama-a", "{\"rope_scaling\": \"yarn\"}", CAD_ERR_INVALID, "rope_scaling must be an object or null" },
+	{ "llama-a", "{\"rope_parameters\": [1]}", CAD_ERR_INVALID, "rope_parameters must be an object or null" },
 	{ "llama-a", "{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1}}",
 		CAD_ERR_INVALID, "rope_scaling.high_freq_factor is missing" },
 	{ "llama-a",
@@ -571,6 +683,9 @@ int main(void)
 		cmocka_unit_test(families_that_only_parse),
 		cmocka_unit_test(keys_of_both_generations),
 		cmocka_unit_test(yarn_attention_factor),
+		cmocka_unit_test(rope_scaling_goes_first),
+		cmocka_unit_test(rotary_kinds),
+		cmocka_unit_test(positions_that_a_scaling_covers),
 		cmocka_unit_test(end_of_sequence),
 		cmocka_unit_test(every_refusal_has_its_sentence),
 		cmocka_unit_test(not_a_config),

@@ -466,7 +466,7 @@ static void as_transformers(void **state)
 	for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
 		assert_int_equal(cases[c].count, cases[c].rope.size / 2);
 		float got[CAD_HEAD_SIZE_MAX / 2];
-		cad_rope_inv_freq(&cases[c].rope, got);
+		cad_rope_inv_freq(&cases[c].rope, 0, got);
 		for (uint32_t i = 0; i < cases[c].count; i++) {
 			int32_t a, b;
 			memcpy(&a, &got[i], sizeof a);
@@ -494,10 +494,54 @@ static void writes_half_a_head(void **state)
 			.theta = 100,
 			.factor = 1,
 		},
-		got);
+		0, got);
 	assert_float_equal(got[0], 1, 0);
 	assert_float_equal(got[1], 0.1f, 1e-8);
 	assert_float_equal(got[2], -1, 0);
+}
+
+/* Values of ROPE_INIT_FUNCTIONS of transformers 5.24.0 with torch 2.15.0 (CPU), and which of them
+ * hold for which sequences. */
+static void frequencies_by_length(void **state)
+{
+	(void)state;
+	static const struct cad_rope_spec plain = { .kind = CAD_ROPE_DEFAULT, .size = 8, .theta = 1e4 };
+	static const struct cad_rope_spec dynamic = {
+		.kind = CAD_ROPE_DYNAMIC,
+		.size = 8,
+		.theta = 1e4,
+		.factor = 2,
+		.original_positions = 64,
+	};
+	static const struct cad_rope_spec longrope = {
+		.kind = CAD_ROPE_LONGROPE,
+		.size = 8,
+		.theta = 1e4,
+		.factor = 4,
+		.original_positions = 64,
+		.pairs = 4,
+		.short_factors = { 1, 1, 1.5f, 2 },
+		.long_factors = { 1, 2, 4, 16 },
+	};
+	static const float of_130[] = { 1, 0.0688612089f, 0.00474186568f, 0.0003265306f };
+	float first[4], other[4];
+
+	assert_false(cad_rope_varies(&plain));
+	assert_int_equal(cad_rope_rotation(&plain, 1 << 20), 0);
+	assert_int_equal(cad_rope_rotation(&dynamic, 64), 0);
+	assert_int_equal(cad_rope_rotation(&dynamic, 65), 65);
+	assert_int_equal(cad_rope_rotation(&longrope, 64), 0);
+	assert_int_equal(cad_rope_rotation(&longrope, 65), cad_rope_rotation(&longrope, 650));
+	cad_rope_inv_freq(&plain, 0, first);
+	cad_rope_inv_freq(&dynamic, 0, other);
+	assert_memory_equal(first, other, sizeof first);
+	cad_rope_inv_freq(&dynamic, 130, other);
+	for (size_t i = 0; i < 4; i++)
+		assert_float_equal(other[i], of_130[i], of_130[i] * 2e-7f);
+	cad_rope_inv_freq(&longrope, 0, other);
+	assert_float_equal(other[2], 0.01f / 1.5f, 1e-9);
+	cad_rope_inv_freq(&longrope, 1, other);
+	assert_float_equal(other[2], 0.01f / 4, 1e-9);
 }
 
 int main(void)
@@ -505,6 +549,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(as_transformers),
 		cmocka_unit_test(writes_half_a_head),
+		cmocka_unit_test(frequencies_by_length),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

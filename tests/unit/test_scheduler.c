@@ -140,6 +140,40 @@ static void prompt_goes_in_chunks(void **state)
 	end(&f);
 }
 
+/* What was rotated for 40 tokens is of no use to 41, and what was for 41 is to all that are longer. */
+static void outgrown_rotation_is_computed_again(void **state)
+{
+	(void)state;
+	const struct cad_rope_spec rope = { .kind = CAD_ROPE_LONGROPE, .size = 4, .original_positions = 40 };
+	struct fixture f;
+	begin(&f, 16, 30);
+	f.scheduler.rope = &rope;
+	struct rt_sequence *s = add(&f, 38, 6);
+	while (s->count < 41)
+		step(&f);
+	assert_int_equal(s->rotation, 0);
+	assert_int_equal(s->usage.recomputed_tokens, 0);
+	step(&f);
+	assert_int_equal(s->rotation, 1);
+	assert_int_equal(s->usage.recomputed_tokens, 40);
+	assert_int_equal(s->computed, 30);
+	step(&f);
+	step(&f);
+	assert_int_equal(s->count, 43);
+	assert_int_equal(s->usage.recomputed_tokens, 40);
+	assert_int_equal(step(&f), 1);
+
+	/* a prompt of that length is rotated for it at once; a shorter one beside it is not */
+	struct rt_sequence *long_prompt = add(&f, 41, 2), *short_prompt = add(&f, 40, 1);
+	step(&f);
+	assert_int_equal(long_prompt->rotation, 1);
+	assert_int_equal(short_prompt->rotation, 0);
+	assert_int_equal(long_prompt->usage.recomputed_tokens, 0);
+	run(&f, 2);
+	assert_int_equal(f.cache.free_count, 16);
+	end(&f);
+}
+
 /* A decoding sequence gets its row in every step, however long the prompts beside it are. */
 static void decode_does_not_starve(void **state)
 {
@@ -513,6 +547,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(prompt_goes_in_chunks),
+		cmocka_unit_test(outgrown_rotation_is_computed_again),
 		cmocka_unit_test(decode_does_not_starve),
 		cmocka_unit_test(random_load_on_few_pages),
 		cmocka_unit_test(prompts_stretch_a_step_so_far),

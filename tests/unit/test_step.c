@@ -194,7 +194,7 @@ static void a_window_hides_what_lies_before(void **state)
 	assert_int_equal(f.step.windows.count, 1);
 	assert_int_equal(f.step.windows.keys[0], 0);
 	assert_int_equal(run(&f, 20, 1), CAD_OK);
-	struct rt_step_inputs in = rt_step_inputs_at(f.step.host.inputs, 20);
+	struct rt_step_inputs in = rt_step_inputs_at(&f.step, f.step.host.inputs, 20);
 	for (uint32_t r = 0; r < 20; r++) {
 		assert_int_equal(in.begin[r], 0);
 		assert_int_equal(in.end[r], r + 1);
