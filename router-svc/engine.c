@@ -580,6 +580,7 @@ static void take_options(struct rt_engine *engine, const struct rt_engine_option
 	o->call_timeout_ms = or_default(o->call_timeout_ms, CALL_TIMEOUT_MS_DEFAULT);
 	o->kv_bytes = o->kv_bytes > 0 ? o->kv_bytes : KV_BYTES_DEFAULT;
 	engine->spec = cad_model_spec(o->model);
+	o->context_max = or_default(o->context_max, engine->spec->context_max);
 	engine->scheduler = (struct rt_scheduler){
 		.cache = &engine->cache,
 		.rope = &engine->spec->rope,
@@ -624,8 +625,8 @@ enum cad_status rt_engine_create(
 	if (status == CAD_OK)
 		status = create_exchange(engine, error);
 	if (status == CAD_OK)
-		status = rt_kv_cache_init(
-			&engine->cache, o->device, o->queue, engine->spec, o->kv, o->kv_bytes, o->sequences_max, error);
+		status = rt_kv_cache_init(&engine->cache, o->device, o->queue, engine->spec, o->kv, o->kv_bytes,
+			o->sequences_max, o->context_max, error);
 	if (status == CAD_OK)
 		status = create_step(engine, error);
 
@@ -676,7 +677,7 @@ void rt_engine_destroy(struct rt_engine *engine)
 uint32_t rt_engine_context_max(const struct rt_engine *engine)
 {
 	uint64_t held = (uint64_t)engine->cache.kv.pages * KN_PAGE_KEYS;
-	return held < engine->spec->positions_max ? (uint32_t)held : engine->spec->positions_max;
+	return held < engine->options.context_max ? (uint32_t)held : engine->options.context_max;
 }
 
 uint32_t rt_engine_rows_max(const struct rt_engine *engine)

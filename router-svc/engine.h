@@ -55,6 +55,7 @@ struct rt_engine_options {
 	double step_stretch;       /* of a step by prompts, while others decode (batch/pace.h); 0: no limit */
 	uint32_t sequences_max;    /* that run at once; 0: 64 */
 	uint32_t queue_max;        /* besides: that wait or are paused; may be 0. Above: CAD_ERR_EXHAUSTED */
+	uint32_t context_max;      /* tokens of one sequence; 0: as the model is meant for (cad_model_spec) */
 	bool keep_logits;          /* requests may want logits: room for those of the gates is kept */
 	bool telemetry;            /* routing is sampled, for a placement service */
 	uint64_t kv_bytes;         /* 0: 1 GiB */
@@ -97,8 +98,8 @@ void rt_engine_run(struct rt_engine *engine);
  * a command until `until_ns`. Returns whether it computed. */
 bool rt_engine_turn(struct rt_engine *engine, uint64_t until_ns);
 
-/* The longest prompt + continuation that one sequence may have: the model's positions, or what the
- * KV cache holds. */
+/* The longest prompt + continuation that one sequence may have: as the options say, or what the KV
+ * cache holds. */
 uint32_t rt_engine_context_max(const struct rt_engine *engine);
 /* The most rows of one sequence in a step, and so of one ROUTING event. */
 uint32_t rt_engine_rows_max(const struct rt_engine *engine);

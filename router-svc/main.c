@@ -38,7 +38,7 @@ struct options {
 	struct cad_service_options service; /* the first: cad_service_log */
 	bool local_experts;
 	enum kn_isa isa;
-	uint32_t threads, step_tokens, chunk, sequences_max, queue_max, streams_per_client, micro_batches;
+	uint32_t threads, context_max, step_tokens, chunk, sequences_max, queue_max, streams_per_client, micro_batches;
 	uint64_t kv_memory, call_timeout_ns, breaker_p99_ns, stream_stall_ns, drain_delay_ns;
 	enum ready_means ready_means;
 	enum rt_capacity_policy capacity_policy;
@@ -72,6 +72,8 @@ static const struct cad_option table[] = {
 	CAD_OPTION_U32(struct options, threads, "threads", "0", 0, KN_THREADS_MAX,
 		"compute threads; 0: the cores of this process, or its CPU quota rounded up if that is less"),
 	CAD_OPTION_BYTES(struct options, kv_memory, "kv-memory", "1G", 4096, UINT64_MAX / 2, "memory of the KV cache"),
+	CAD_OPTION_U32(struct options, context_max, "context-max", "0", 0, CAD_POSITIONS_MAX,
+		"tokens that a prompt and its answer may have together; 0: as many as the model's rotary scaling is meant for, at least max_position_embeddings"),
 	CAD_OPTION_U32(struct options, step_tokens, "step-tokens", "512", 1, 65536, "maximum rows of one step"),
 	CAD_OPTION_U32(struct options, chunk, "chunk", "0", 0, 65536,
 		"maximum rows of one prompt in a step; 0: as many as fit"),
@@ -228,6 +230,7 @@ static void engine_options(const struct program *p, struct rt_engine_options *op
 		.sequences_max = o->sequences_max,
 		.queue_max = o->queue_max,
 		.kv_bytes = o->kv_memory,
+		.context_max = o->context_max,
 		.micro_batches = o->micro_batches,
 		.call_timeout_ms = (uint32_t)(o->call_timeout_ns / CAD_NS_PER_MS),
 		.breaker_p99_ns = p->options.local_experts ? 0 : o->breaker_p99_ns,

@@ -124,6 +124,8 @@ static void print_table(const struct cad_model *model, const struct cad_model_pa
 		fprintf(stream, "sliding window   %u keys in %u layers\n", window, sliding);
 	fprintf(stream, "positions        %u, rope %s, theta %g\n", spec->positions_max,
 		cad_rope_kind_name(spec->rope.kind), spec->rope.theta);
+	if (spec->context_max > spec->positions_max)
+		fprintf(stream, "context          %u tokens, which the rope scaling is meant for\n", spec->context_max);
 	if (spec->dense.size)
 		fprintf(stream, "dense layers     %u, size %u\n", spec->layers_count - cad_model_spec_moe_layers(spec),
 			spec->dense.size);
@@ -178,25 +180,25 @@ static json_t *make_json(
 		json_decref(form);
 		return NULL;
 	}
-	return json_pack("{s:s, s:s, s:s, s:s, s:o, s:i, s:i, s:i, s:i, s:i, s:b, s:o,"
+	return json_pack("{s:s, s:s, s:s, s:s, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:o,"
 			 " s:{s:i, s:i, s:i, s:i, s:i}, s:{s:s, s:f, s:i}, s:{s:i, s:i, s:i, s:b, s:i}, s:i, s:i,"
 			 " s:{s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:{s:i, s:i, s:i, s:o, s:o, s:o},"
 			 " s:{s:s, s:s, s:o, s:o, s:o, s:o}}",
 		"directory", cad_model_directory(model), "architecture", spec->architecture, "dtype",
 		cad_dtype_name(spec->dtype), "fingerprint", fingerprint, "packed", form, "layers",
 		(int)spec->layers_count, "moe_layers", (int)cad_model_spec_moe_layers(spec), "hidden",
-		(int)spec->hidden, "vocab", (int)spec->vocab, "positions", (int)spec->positions_max, "tied_embeddings",
-		spec->tied_embeddings, "eos", eos, "attention", "heads", (int)a->heads, "kv_heads", (int)a->kv_heads,
-		"head_size", (int)a->head_size, "window", (int)window, "window_layers", (int)sliding, "rope", "kind",
-		cad_rope_kind_name(spec->rope.kind), "theta", spec->rope.theta, "size", (int)spec->rope.size, "experts",
-		"count", (int)spec->gate.experts, "topk", (int)spec->gate.topk, "size", (int)spec->expert.size,
-		"renormalise", spec->gate.renormalise, "groups", (int)spec->gate.groups, "dense_size",
-		(int)spec->dense.size, "shared_size", (int)spec->shared.size, "parameters", "total",
-		json_bytes(sizes.parameters), "active", json_bytes(sizes.active_parameters), "bytes", "expert",
-		json_bytes(sizes.expert), "router", json_bytes(sizes.router), "total", json_bytes(sizes.total), "files",
-		json_bytes(sizes.files), "needs", "nodes", (int)needs->nodes, "experts_total",
-		(int)needs->experts_total, "experts_per_node", (int)needs->experts_per_node, "bytes_per_node",
-		json_bytes(needs->bytes_per_node), "router_bytes", json_bytes(needs->router_bytes),
+		(int)spec->hidden, "vocab", (int)spec->vocab, "positions", (int)spec->positions_max, "context",
+		(int)spec->context_max, "tied_embeddings", spec->tied_embeddings, "eos", eos, "attention", "heads",
+		(int)a->heads, "kv_heads", (int)a->kv_heads, "head_size", (int)a->head_size, "window", (int)window,
+		"window_layers", (int)sliding, "rope", "kind", cad_rope_kind_name(spec->rope.kind), "theta",
+		spec->rope.theta, "size", (int)spec->rope.size, "experts", "count", (int)spec->gate.experts, "topk",
+		(int)spec->gate.topk, "size", (int)spec->expert.size, "renormalise", spec->gate.renormalise, "groups",
+		(int)spec->gate.groups, "dense_size", (int)spec->dense.size, "shared_size", (int)spec->shared.size,
+		"parameters", "total", json_bytes(sizes.parameters), "active", json_bytes(sizes.active_parameters),
+		"bytes", "expert", json_bytes(sizes.expert), "router", json_bytes(sizes.router), "total",
+		json_bytes(sizes.total), "files", json_bytes(sizes.files), "needs", "nodes", (int)needs->nodes,
+		"experts_total", (int)needs->experts_total, "experts_per_node", (int)needs->experts_per_node,
+		"bytes_per_node", json_bytes(needs->bytes_per_node), "router_bytes", json_bytes(needs->router_bytes),
 		"kv_bytes_per_token", json_bytes(packed->kv_per_token), "memory", "weights", packed->weights, "kv",
 		packed->kv, "expert", json_bytes(packed->expert), "layer",
 		json_bytes(packed->expert * spec->gate.experts), "node",

@@ -167,6 +167,17 @@ static enum cad_status compute(struct cl_evaluation *eval, struct em_embedded *e
 	return eval->status == CAD_OK ? CAD_OK : cad_error_set(error, eval->status, "%s", eval->error.text);
 }
 
+/* Whoever writes the sequences down knows how long they are: no other limit holds here. */
+static uint32_t longest(const struct cl_evaluation *eval)
+{
+	uint64_t most = 0;
+	for (size_t i = 0; i < eval->count; i++) {
+		uint64_t tokens = (uint64_t)eval->sequences[i].count + eval->greedy_tokens + 1;
+		most = tokens > most ? tokens : most;
+	}
+	return most < CAD_POSITIONS_MAX ? (uint32_t)most : CAD_POSITIONS_MAX;
+}
+
 enum cad_status cl_evaluation_run(struct cl_evaluation *eval, const struct em_options *options, struct cad_error *error)
 {
 	struct em_options embedded = *options;
@@ -175,6 +186,7 @@ enum cad_status cl_evaluation_run(struct cl_evaluation *eval, const struct em_op
 	embedded.router.on_event = on_event;
 	embedded.router.user = eval;
 	embedded.router.keep_logits = true;
+	embedded.router.context_max = longest(eval);
 	enum cad_status status = em_create(&embedded, &em, error);
 	if (status == CAD_OK)
 		status = compute(eval, em, error);

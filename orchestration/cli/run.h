@@ -19,7 +19,7 @@ struct cl_engine {
 	struct cad_settings settings;
 	enum kn_isa isa;
 	const char *device; /* of the experts: kn_device_parse */
-	uint32_t threads, chunk, micro_batches, nodes;
+	uint32_t threads, chunk, context_max, micro_batches, nodes;
 	uint64_t placement_seed;
 };
 

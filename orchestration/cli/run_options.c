@@ -27,7 +27,11 @@ struct em_options cl_engine_embedded(const struct cl_engine *engine)
 		.settings = engine->settings,
 		.nodes = engine->nodes,
 		.placement_seed = engine->placement_seed,
-		.router = { .chunk_tokens_max = engine->chunk, .micro_batches = engine->micro_batches },
+		.router = {
+			.chunk_tokens_max = engine->chunk,
+			.context_max = engine->context_max,
+			.micro_batches = engine->micro_batches,
+		},
 	};
 }
 

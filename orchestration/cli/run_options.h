@@ -53,6 +53,8 @@ struct cl_run_options {
 			.not_from_environment = true, \
 			.help = "directory of a checkpoint: compute in this process (embedded), without a cluster", \
 		}, \
+		CAD_OPTION_U32(owner, member.engine.context_max, "context-max", "0", 0, CAD_POSITIONS_MAX, \
+			"embedded: tokens that a prompt and its answer may have together; 0: as many as the model's rotary scaling is meant for"), \
 		CL_ENGINE_OPTIONS(owner, member.engine)
 
 /* For the `rivals` of the options. */

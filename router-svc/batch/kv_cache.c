@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "router-svc/batch/kv_cache.h"
 
+#include "common/base/plural.h"
 #include "kernels/source.h"
 
 #include <stdlib.h>
@@ -8,22 +9,24 @@
 enum { PAGES_MIN = 2 }; /* for a prompt and an answer; a model may know less than that of positions */
 
 enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *device, struct kn_queue *queue,
-	const struct cad_model_spec *spec, enum cad_kv type, uint64_t bytes, uint32_t slots, struct cad_error *error)
+	const struct cad_model_spec *spec, enum cad_kv type, uint64_t bytes, uint32_t slots, uint32_t context_max,
+	struct cad_error *error)
 {
 	*cache = (struct rt_kv_cache){ .device = device, .queue = queue, .slots = slots };
 	struct kn_kv page = kn_kv_of(spec, type, 1);
 	uint64_t page_bytes = device->ops->kv_bytes(device, &page);
-	uint64_t useful = (uint64_t)slots * rt_kv_pages_for(spec->positions_max); /* more could never be used */
+	uint64_t useful = (uint64_t)slots * rt_kv_pages_for(context_max); /* more could never be used */
 	uint64_t pages = bytes / page_bytes < useful ? bytes / page_bytes : useful;
-	if (pages < PAGES_MIN && pages < useful)
+	unsigned needed = useful < PAGES_MIN ? (unsigned)useful : PAGES_MIN;
+	if (pages < needed)
 		return cad_error_set(error, CAD_ERR_MEMORY,
-			"the KV cache has %llu bytes, but needs at least %llu, for %d pages of %d tokens: give it more (--kv-memory)",
-			(unsigned long long)bytes, (unsigned long long)(PAGES_MIN * page_bytes), PAGES_MIN,
-			KN_PAGE_KEYS);
+			"the KV cache has %llu bytes, but needs at least %llu, for %u %s of %d tokens: give it more (--kv-memory)",
+			(unsigned long long)bytes, (unsigned long long)(needed * page_bytes), needed,
+			cad_plural(needed, "page", "pages"), KN_PAGE_KEYS);
 	if (pages > UINT32_MAX)
 		pages = UINT32_MAX;
 	cache->kv = kn_kv_of(spec, type, pages);
-	cache->pages_per_sequence_max = rt_kv_pages_for(spec->positions_max);
+	cache->pages_per_sequence_max = rt_kv_pages_for(context_max);
 	if (cache->pages_per_sequence_max > pages)
 		cache->pages_per_sequence_max = (uint32_t)pages;
 	enum cad_status status = device->ops->kv_create(device, &cache->kv);

@@ -27,11 +27,12 @@ struct rt_kv_cache {
 	uint32_t *free_slots, free_slots_count;
 };
 
-/* As many pages of that type as `bytes` hold, at least enough for one short sequence (else
- * CAD_ERR_MEMORY and a sentence with the bytes that are needed). */
+/* As many pages of that type as `bytes` hold and sequences of `context_max` tokens can use, at least
+ * enough for one short sequence (else CAD_ERR_MEMORY and a sentence with the bytes that are
+ * needed). */
 CAD_MUST_USE enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *device,
 	struct kn_queue *queue, const struct cad_model_spec *spec, enum cad_kv type, uint64_t bytes, uint32_t slots,
-	struct cad_error *error);
+	uint32_t context_max, struct cad_error *error);
 void rt_kv_cache_fini(struct rt_kv_cache *cache);
 
 /* What one sequence holds. */

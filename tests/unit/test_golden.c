@@ -30,6 +30,12 @@
 enum { LONG_SEQUENCE = 4 };   /* the one whose error in bf16 case.json tells */
 static const char *case_name; /* of the case */
 
+/* What a config.json may ask for besides, in models as small as can be. */
+static const char *const forms[] = { "forms/dynamic-mlp-bias", "forms/yarn-beyond-positions", "forms/longrope",
+	"forms/llama3-equal-factors", "forms/linear-partial-odd", "forms/default-partial",
+	"forms/scaling-beside-parameters", "forms/proportional" };
+enum { FORMS = sizeof forms / sizeof forms[0] };
+
 /* Relative to the largest expected value. f32: what float32 sums in another order come to is about
  * 3e-6. fix16: rows with 16 bits. */
 static const double tolerance_f32 = 1e-4, tolerance_fix16 = 1e-3;
@@ -373,6 +379,39 @@ static void same_bits_however_it_is_computed(void **state)
 	}
 }
 
+/* The form of a rotation can hang on the length of a sequence, and so does not on how it was cut. */
+static void forms_agree_with_transformers(void **state)
+{
+	(void)state;
+	if (FOR_THREADS)
+		skip();
+	static const struct em_options manners[] = {
+		{ .threads = 1, .router = { .chunk_tokens_max = 7 } },
+		/* two at a time in seven pages: the younger gives way in the middle */
+		{ .threads = 1, .router = { .sequences_max = 2, .kv_bytes = 7 * 4096 } },
+		{ .threads = 1, .isa = KN_ISA_REF, .router = { .step_tokens_max = 16, .micro_batches = 2 } },
+	};
+	for (size_t i = 0; i < FORMS; i++) {
+		case_name = forms[i];
+		struct cl_evaluation plain = read_case();
+		compute(&plain, (struct em_options){ .threads = 1, .settings.wire = CADRE_ROW_F32 });
+		struct figures f = compare(&plain, tolerance_f32);
+		print_message("%-32s logits %.1e  router %.1e  weights %.1e  experts differ in %zu of %zu\n", case_name,
+			f.logits, f.router, f.weights, f.differ, f.choices);
+		assert_true(f.logits <= tolerance_f32 && f.router <= tolerance_f32 && f.weights <= tolerance_f32);
+		assert_int_equal(f.differ, 0);
+		for (size_t m = 0; m < sizeof manners / sizeof manners[0]; m++) {
+			struct cl_evaluation other = read_case();
+			struct em_options options = manners[m];
+			options.settings.wire = CADRE_ROW_F32;
+			compute(&other, options);
+			assert_same_bits(&other, &plain);
+			cl_evaluation_fini(&other);
+		}
+		cl_evaluation_fini(&plain);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -380,7 +419,11 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	case_name = argv[1];
-	cad_log_setup(CAD_LOG_WARN, CAD_LOG_LOGFMT);
+	cad_log_setup(is("forms") ? CAD_LOG_ERROR : CAD_LOG_WARN, CAD_LOG_LOGFMT);
+	if (is("forms")) {
+		const struct CMUnitTest form_tests[] = { cmocka_unit_test(forms_agree_with_transformers) };
+		return cmocka_run_group_tests(form_tests, NULL, NULL);
+	}
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(agrees_with_transformers),
 		cmocka_unit_test(default_wire_is_nearer_than_bf16),

@@ -664,6 +664,11 @@ static void inspect_for_people(void **state)
 		if (!strstr(text, lines[i]))
 			fail_msg("no '%s' in\n%s", lines[i], text);
 	free(text);
+	text = inspect("forms/yarn-beyond-positions", 3, false);
+	assert_non_null(strstr(text,
+		"positions        128, rope yarn, theta 10000\n"
+		"context          256 tokens, which the rope scaling is meant for\n"));
+	free(text);
 	text = inspect("llama-a", 3, false);
 	assert_null(strstr(text, "one expert"));
 	assert_null(strstr(text, "node"));
@@ -692,6 +697,7 @@ static void inspect_for_scripts(void **state)
 	assert_int_equal(json_integer_value(json_object_get(experts, "count")), 16);
 	assert_int_equal(json_integer_value(json_object_get(experts, "topk")), 4);
 	assert_string_equal(json_string_value(json_object_get(object, "architecture")), "qwen3_moe");
+	assert_int_equal(json_integer_value(json_object_get(object, "context")), 4096);
 	json_decref(object);
 	free(text);
 }

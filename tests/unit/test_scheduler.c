@@ -30,7 +30,6 @@ static void begin(struct fixture *f, uint32_t pages, uint32_t chunk)
 	struct cad_error error;
 	struct cad_model_spec spec = {
 		.layers_count = 1,
-		.positions_max = POSITIONS,
 		.attention = { .heads = 1, .kv_heads = 1, .head_size = 4, .value_size = 4 },
 	};
 
@@ -38,7 +37,7 @@ static void begin(struct fixture *f, uint32_t pages, uint32_t chunk)
 	must(kn_device_open(&(struct kn_device_options){ .isa = KN_ISA_REF }, &f->device, &error), &error);
 	assert_int_equal(f->device->ops->queue_create(f->device, 1, &f->queue), CAD_OK);
 	must(rt_kv_cache_init(&f->cache, f->device, f->queue, &spec, CAD_KV_F32,
-		     (uint64_t)pages * 32 * 8 * sizeof(float), SLOTS, &error),
+		     (uint64_t)pages * 32 * 8 * sizeof(float), SLOTS, POSITIONS, &error),
 		&error);
 	assert_int_equal(f->cache.kv.pages, pages);
 	assert_int_equal(rt_batch_init(&f->batch, ROWS, SLOTS), CAD_OK);
@@ -514,29 +513,30 @@ static void too_small_a_cache_is_refused_with_a_sentence(void **state)
 	struct rt_kv_cache cache;
 	struct cad_model_spec spec = {
 		.layers_count = 2,
-		.positions_max = POSITIONS,
 		.attention = { .heads = 1, .kv_heads = 1, .head_size = 4, .value_size = 4 },
 	};
 	struct kn_device *device;
 	struct kn_queue *queue;
 	must(kn_device_open(&(struct kn_device_options){ .isa = KN_ISA_REF }, &device, &error), &error);
 	assert_int_equal(device->ops->queue_create(device, 1, &queue), CAD_OK);
-	assert_int_equal(
-		rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_F32, 1000, SLOTS, &error), CAD_ERR_MEMORY);
+	assert_int_equal(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_F32, 1000, SLOTS, POSITIONS, &error),
+		CAD_ERR_MEMORY);
 	assert_non_null(strstr(error.text, "--kv-memory"));
 	assert_non_null(strstr(error.text, "at least 4096, for 2 pages of 32 tokens"));
 
-	/* one page is enough where no sequence can fill it */
-	spec.positions_max = 32;
-	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_F32, 2048, 1, &error), &error);
+	/* one page is enough where no sequence can fill it, and asked for where it is */
+	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_F32, 2048, 1, 32, &error), &error);
 	assert_int_equal(cache.kv.pages, 1);
 	rt_kv_cache_fini(&cache);
+	assert_int_equal(
+		rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_F32, 2047, 1, 32, &error), CAD_ERR_MEMORY);
+	assert_non_null(strstr(error.text, "at least 2048, for 1 page of 32 tokens"));
 
 	/* half the bytes hold as many keys; so do a quarter and two scales for each */
-	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_BF16, 1024, 1, &error), &error);
+	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_BF16, 1024, 1, 32, &error), &error);
 	assert_int_equal(cache.kv.pages, 1);
 	rt_kv_cache_fini(&cache);
-	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_INT8, 512 + 2 * 32 * 8, 1, &error), &error);
+	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_INT8, 512 + 2 * 32 * 8, 1, 32, &error), &error);
 	assert_int_equal(cache.kv.pages, 1);
 	rt_kv_cache_fini(&cache);
 	device->ops->queue_destroy(queue);

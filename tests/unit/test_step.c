@@ -59,7 +59,9 @@ static void begin(struct fixture *f, uint32_t micro_batches)
 	assert_int_equal(f->device->ops->queue_create(f->device, 1, &f->queue), CAD_OK);
 	must(cad_model_open(CADRE_SOURCE_DIR "/tests/golden/llama-a/model", &f->model, &error), &error);
 	f->spec = cad_model_spec(f->model);
-	must(rt_kv_cache_init(&f->cache, f->device, f->queue, f->spec, CAD_KV_F32, 4 << 20, SLOTS, &error), &error);
+	must(rt_kv_cache_init(
+		     &f->cache, f->device, f->queue, f->spec, CAD_KV_F32, 4 << 20, SLOTS, f->spec->context_max, &error),
+		&error);
 	struct rt_step_options options = {
 		.model = f->model,
 		.device = f->device,
