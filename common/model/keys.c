@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/model/keys.h"
 
+#include "common/base/json.h"
+
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,7 +51,9 @@ static void fail_type(const struct cad_keys *keys, const char *key, const json_t
 		[JSON_TRUE] = "true",
 		[JSON_FALSE] = "false",
 		[JSON_NULL] = "null" };
-	cad_keys_fail(keys, CAD_ERR_INVALID, key, "is %s; it must be %s", types[json_typeof(value)], wanted);
+	const char *not_finite = cad_json_not_finite(value);
+	cad_keys_fail(keys, CAD_ERR_INVALID, key, "is %s; it must be %s",
+		not_finite ? not_finite : types[json_typeof(value)], wanted);
 }
 
 uint32_t cad_keys_u32_or(const struct cad_keys *keys, const char *key, uint32_t min, uint32_t max, uint32_t absent)
@@ -57,6 +62,11 @@ uint32_t cad_keys_u32_or(const struct cad_keys *keys, const char *key, uint32_t 
 	if (!value)
 		return absent;
 
+	if (fabs(json_real_value(value)) >= 0x1p63) { /* it was a whole number, and became a real one */
+		cad_keys_fail(
+			keys, CAD_ERR_RANGE, key, "is %g; it must be from %u to %u", json_real_value(value), min, max);
+		return min;
+	}
 	if (!json_is_integer(value)) {
 		fail_type(keys, key, value, "a whole number");
 		return min;
@@ -133,7 +143,7 @@ enum cad_status cad_keys_parse(
 	const char *file, const char *text, size_t bytes, json_t **object, struct cad_error *error)
 {
 	json_error_t problem;
-	json_t *parsed = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
+	json_t *parsed = cad_json_parse(text, bytes, &problem);
 	if (!parsed && problem.text[0] == 0) /* jansson says nothing when it is out of memory */
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory to parse %s", file);
 	if (!parsed)

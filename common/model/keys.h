@@ -43,7 +43,8 @@ bool cad_keys_bool_or(const struct cad_keys *keys, const char *key, bool absent)
 /* borrowed from the object */
 const char *cad_keys_text_or(const struct cad_keys *keys, const char *key, const char *absent);
 
-/* Parses a text that must be one JSON object without duplicate keys. The caller decrefs it. */
+/* Parses a text that must be one JSON object, as Python writes it (common/base/json.h). The caller
+ * decrefs it. */
 CAD_MUST_USE enum cad_status cad_keys_parse(
 	const char *file, const char *text, size_t bytes, json_t **object, struct cad_error *error);
 
