@@ -8,6 +8,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/model/config_rope.h"
+#include "common/model/known_keys.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -151,6 +152,8 @@ static enum cad_status read_config(
 		spec->layers[i].rope = true;
 	arch->read(&keys, spec);
 	cad_config_check_rope(&keys, spec);
+	if (arch->runs)
+		cad_known_keys_check(&keys, "", arch->name);
 
 	return status;
 }

@@ -8,6 +8,7 @@
 #include "common/model/config_rope.h"
 
 #include "common/base/log.h"
+#include "common/model/known_keys.h"
 
 #include <math.h>
 #include <string.h>
@@ -176,6 +177,8 @@ void cad_config_read_rope(const struct cad_keys *keys, const struct cad_arch *ar
 	rope->theta = cad_keys_number_or(&scaling, "rope_theta", 2, 1e15, outside);
 	read_kind(keys, &scaling, spec);
 	set_context(spec);
+	if (arch->runs)
+		cad_known_keys_check(&scaling, "rope_scaling.", arch->name);
 }
 
 /* These families rotate whole heads. Without a scaling, transformers does not look at
