@@ -31,6 +31,7 @@
 #include "expert-svc/loader.h"
 #include "expert-svc/speed.h"
 #include "expert-svc/watch.h"
+#include "kernels/packed.h"
 #include "kernels/source.h"
 
 #include <stdatomic.h>
@@ -109,11 +110,80 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	return status == CAD_OK ? cad_transport_ucx_check(at.exchange, o->service.ucx_devices, error) : status;
 }
 
+/* The profile is the cluster's, and not known here: in the one that takes least. */
+static enum cad_status check_room(
+	const struct options *o, struct kn_device *device, const struct cad_model *model, struct cad_error *error)
+{
+	static const struct {
+		enum cad_profile profile;
+		enum cad_weights weights;
+	} ways[] = { { CAD_PROFILE_F32, CAD_WEIGHTS_AS_IS }, { CAD_PROFILE_F32, CAD_WEIGHTS_BF16 },
+		{ CAD_PROFILE_BF16, CAD_WEIGHTS_BF16_ROWS }, { CAD_PROFILE_BF16_SM90, CAD_WEIGHTS_BF16_SM90 },
+		{ CAD_PROFILE_INT8, CAD_WEIGHTS_INT8 }, { CAD_PROFILE_INT4, CAD_WEIGHTS_INT4 } };
+	struct kn_device_info info;
+	uint64_t least = UINT64_MAX;
+	size_t best = 0;
+
+	device->ops->describe(device, &info);
+	for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+		struct cad_error ignored;
+		if (!(info.profiles >> ways[i].profile & 1) ||
+			kn_packed_check_experts(model, ways[i].weights, &ignored) != CAD_OK)
+			continue;
+		uint64_t bytes = kn_expert_bytes(device, model, ways[i].weights);
+		best = bytes < least ? i : best;
+		least = bytes < least ? bytes : least;
+	}
+
+	if (o->memory == 0 || least == UINT64_MAX || o->memory >= least)
+		return CAD_OK;
+	return cad_error_set(error, CAD_ERR_INVALID,
+		"--memory is %llu bytes, and one expert of this model takes %llu, in profile %s, or more: give this node more",
+		(unsigned long long)o->memory, (unsigned long long)least, cad_profile_name(ways[best].profile));
+}
+
+/* What computes, and whether an expert of the model fits there. */
+static enum cad_status check_device(const struct options *o, struct cad_error *error)
+{
+	struct kn_device_options asked = { .isa = o->isa };
+	struct cad_model *model;
+	struct kn_device *device;
+	enum cad_status status = kn_device_parse("device", o->device, &asked, error);
+
+	if (status == CAD_OK)
+		status = kn_device_open(&asked, &device, error);
+	if (status != CAD_OK)
+		return status;
+	status = cad_model_open(o->service.model, &model, error);
+	if (status == CAD_OK) {
+		status = check_room(o, device, model, error);
+		cad_model_close(model);
+	}
+	device->ops->destroy(device);
+	return status;
+}
+
+static enum cad_status check_exchange(const struct options *o, struct cad_error *error)
+{
+	struct cad_service_addresses at;
+	enum cad_status status = cad_service_addresses(&o->service, &at, error);
+	const struct cad_ucx_options ucx = {
+		.devices = o->service.ucx_devices,
+		.transports = o->service.ucx_transports,
+		.listen = at.exchange,
+	};
+	return status == CAD_OK ? cad_transport_ucx_try(&ucx, error) : status;
+}
+
 static enum cad_status check_files(const void *values, struct cad_error *error)
 {
 	const struct options *o = values;
 	enum cad_status status = cad_service_check_files(&o->service, error);
-	return status == CAD_OK ? cad_model_check(o->service.model, error) : status;
+	if (status == CAD_OK)
+		status = cad_model_check(o->service.model, error);
+	if (status == CAD_OK)
+		status = check_exchange(o, error);
+	return status == CAD_OK ? check_device(o, error) : status;
 }
 
 static const struct cad_options_spec spec = {

@@ -138,6 +138,27 @@ static enum cad_status read_tokenizer(const char *model, struct cad_tokenizer **
 	return CAD_OK;
 }
 
+static enum cad_status check_device(const struct options *o, struct cad_error *error)
+{
+	struct kn_device *device;
+	enum cad_status status = kn_device_open(&(struct kn_device_options){ .isa = o->isa }, &device, error);
+	if (status == CAD_OK)
+		device->ops->destroy(device);
+	return status;
+}
+
+static enum cad_status check_exchange(const struct options *o, struct cad_error *error)
+{
+	struct cad_service_addresses at;
+	enum cad_status status = cad_service_addresses(&o->service, &at, error);
+	const struct cad_ucx_options ucx = {
+		.devices = o->service.ucx_devices,
+		.transports = o->service.ucx_transports,
+		.listen = at.exchange,
+	};
+	return status == CAD_OK ? cad_transport_ucx_try(&ucx, error) : status;
+}
+
 static enum cad_status check_files(const void *values, struct cad_error *error)
 {
 	const struct options *o = values;
@@ -148,7 +169,9 @@ static enum cad_status check_files(const void *values, struct cad_error *error)
 	if (status == CAD_OK)
 		status = read_tokenizer(o->service.model, &tokenizer, error);
 	cad_tokenizer_close(tokenizer);
-	return status;
+	if (status == CAD_OK)
+		status = check_device(o, error);
+	return status == CAD_OK && !o->local_experts ? check_exchange(o, error) : status;
 }
 
 static const struct cad_options_spec spec = {

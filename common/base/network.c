@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- addresses ---- */
 
@@ -216,4 +217,32 @@ void cad_network_address(const struct cad_network *network, const char *text, ch
 		snprintf(address, CAD_ADDRESS_BYTES, network->v6 ? "[%s]%s" : "%s%s", network->host, text);
 	if (*text != ':' || !cad_address_is_complete(address))
 		snprintf(address, CAD_ADDRESS_BYTES, "%s", text);
+}
+
+enum cad_status cad_address_check_listen(const char *option, const char *address, struct cad_error *error)
+{
+	struct cad_address parts;
+	union cad_ip ip;
+	char interfaces[CAD_INTERFACES_TEXT_BYTES] = "";
+	struct ifaddrs *list;
+	enum cad_status status = cad_address_parse(address, &parts, error);
+
+	if (status != CAD_OK || !cad_ip_of_text(parts.host, &ip))
+		return status;
+
+	int fd = socket(ip.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool bound = fd >= 0 && bind(fd, &ip.any, ip.any.sa_family == AF_INET ? sizeof ip.v4 : sizeof ip.v6) == 0;
+	int problem = errno;
+	if (fd >= 0)
+		close(fd);
+	if (bound)
+		return CAD_OK;
+
+	if (getifaddrs(&list) == 0) {
+		cad_interfaces_text(list, interfaces);
+		freeifaddrs(list);
+	}
+	return cad_error_set(error, CAD_ERR_INVALID,
+		"--%s %s: this machine cannot listen there: %s; the interfaces of this machine: %s", option, address,
+		strerror(problem), interfaces);
 }

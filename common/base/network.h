@@ -48,6 +48,10 @@ bool cad_ip_equal(const union cad_ip *a, const union cad_ip *b);
  * included. */
 bool cad_address_is_here(const char *host);
 
+/* Whether this machine could listen there, at any port of that address: it has the address, and
+ * the address's family. A name is not looked up. For --check-config; `option` is for the sentence. */
+CAD_MUST_USE enum cad_status cad_address_check_listen(const char *option, const char *address, struct cad_error *error);
+
 /* Of a line of getifaddrs; NULL: it is about something else. */
 const union cad_ip *cad_interface_ip(const struct ifaddrs *at);
 /* "eth0:1" is a name for one more address of eth0. */

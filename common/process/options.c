@@ -473,16 +473,17 @@ static bool has_word(const char *text, const char *word)
 	return false;
 }
 
-/* Whether a sentence speaks of the option: by its name, or by a value that is its own. */
+/* Whether a sentence speaks of the option: by its name, or by its value, if that is a path or an
+ * address. Others, such as the name of a cluster, may stand in any sentence. */
 static bool speaks_of(const char *text, const struct cad_option *option, const struct entry *entry)
 {
-	enum { VALUE_BYTES_MIN = 4 }; /* shorter ones are in many sentences */
+	enum { VALUE_BYTES_MIN = 4 };
 	char flag[NAME_BYTES_MAX + 2];
 
 	snprintf(flag, sizeof flag, "--%s", option->name);
 	return has_word(text, flag) ||
 		(option->type == CAD_OPTION_TYPE_STRING && strlen(entry->text) >= VALUE_BYTES_MIN &&
-			has_word(text, entry->text));
+			strpbrk(entry->text, "/:") && has_word(text, entry->text));
 }
 
 /* Whoever reads "--router: ..." and gave no such flag looks for it in vain: where it is from is said. */
@@ -569,7 +570,7 @@ static void print_help(const struct cad_options_spec *spec)
 		print_option(&spec->table[i]);
 	printf("  --config FILE\n        YAML file with lines 'option: value'\n"
 	       "  --print-config\n        print every option with its value and source, in the form of that file, and exit\n"
-	       "  --check-config\n        check all options, read the files that they name, and exit\n"
+	       "  --check-config\n        check all options, the files that they name, and what they ask of this machine, and exit\n"
 	       "  --help, --version\n\n"
 	       "Every option can also be set in the environment (--log-level: CADRE_LOG_LEVEL). Flags override the environment, which overrides the file.\n");
 }

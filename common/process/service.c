@@ -199,7 +199,11 @@ enum cad_status cad_service_check_files(const struct cad_service_options *option
 	assign_tls(&probe);
 	enum cad_status status = read_files(&probe, error);
 	forget_files(&probe);
-	return status;
+	if (status == CAD_OK)
+		status = cad_service_addresses(options, &probe.at, error);
+	if (status == CAD_OK && *probe.at.grpc)
+		status = cad_address_check_listen("grpc", probe.at.grpc, error);
+	return status == CAD_OK ? cad_address_check_listen("http", probe.at.http, error) : status;
 }
 
 /* ---- running ---- */

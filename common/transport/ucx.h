@@ -43,6 +43,8 @@ CAD_MUST_USE enum cad_status cad_transport_ucx_create(const struct cad_transport
 	const struct cad_ucx_options *ucx, struct cad_transport **transport, struct cad_error *error);
 /* Whether a transport could listen there; nothing is opened. For --check-config. */
 CAD_MUST_USE enum cad_status cad_transport_ucx_check(const char *listen, const char *devices, struct cad_error *error);
+/* The same, and whether UCX has those devices and transports: it is started, and stopped again. */
+CAD_MUST_USE enum cad_status cad_transport_ucx_try(const struct cad_ucx_options *ucx, struct cad_error *error);
 cad_link_create_fn cad_link_ucx_create; /* context: const struct cad_ucx_options * */
 
 /* For tests: as if a peer had died while it wrote to this process's shared memory. */

@@ -9,9 +9,11 @@
 #include "orchestration/placement/service.h"
 #include "orchestration/planner/trace/reservoir.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum routing_detail { ROUTING_TOKENS, ROUTING_AGGREGATE };
@@ -92,11 +94,34 @@ static enum cad_status check(const void *values, struct cad_error *error)
 	return status == CAD_OK ? cad_service_check(&options->service, &ignored, error) : status;
 }
 
+/* The file, or where it is to be made, may be written. A directory that is not there may be made by whoever
+ * starts the service, as systemd does; what is in the file is for the start. */
+static enum cad_status check_state(const char *path, struct cad_error *error)
+{
+	const char *slash = strrchr(path, '/');
+	char directory[4096] = ".";
+	struct stat file;
+	int problem = 0;
+
+	if (slash)
+		snprintf(directory, sizeof directory, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+	if (stat(path, &file) == 0 && S_ISDIR(file.st_mode))
+		problem = EISDIR;
+	else if (access(directory, W_OK | X_OK) != 0 || (access(path, F_OK) == 0 && access(path, R_OK | W_OK) != 0))
+		problem = errno;
+
+	return problem == 0 || problem == ENOENT
+		? CAD_OK
+		: cad_error_set(error, CAD_ERR_IO, "--state %s: %s", path, strerror(problem));
+}
+
 static enum cad_status check_files(const void *values, struct cad_error *error)
 {
 	const struct options *o = values;
 	enum cad_status status = cad_service_check_files(&o->service, error);
-	return status == CAD_OK ? cad_model_check(o->service.model, error) : status;
+	if (status == CAD_OK)
+		status = cad_model_check(o->service.model, error);
+	return status == CAD_OK && *o->state ? check_state(o->state, error) : status;
 }
 
 static const struct cad_options_spec spec = {

@@ -221,6 +221,41 @@ def test_cadrectl_checks_its_files_too(files, command):
         assert (code, says in text) == (2, True) if says else code == 0, text
 
 
+# Of what this machine has, all is known without a network.
+@pytest.mark.parametrize('program, options, says', [
+    ('cadre-placement', ['--grpc', '203.0.113.9:7300', '--grpc-plaintext-anywhere'], '--grpc 203.0.113.9:7300: this machine cannot listen there: Cannot assign requested address'),
+    ('cadre-router', ['--grpc', '[2001:db8::9]:7100', '--grpc-plaintext-anywhere'], '--grpc [2001:db8::9]:7100: this machine cannot listen there: '),
+    ('cadre-expert', ['--http', '[2001:db8::9]:7401', '--http-plaintext-anywhere'], '--http [2001:db8::9]:7401: this machine cannot listen there: '),
+    ('cadre-expert', ['--exchange', '[::1]:0'], 'UCX does not use this address'),
+    ('cadre-router', ['--exchange', '[2001:db8::9]:0'], 'no interface of this machine has that address'),
+    ('cadre-expert', ['--ucx-devices', 'nope0'], "UCX: cannot start with transports 'tcp' on devices 'nope0': No such device"),
+    ('cadre-router', ['--ucx-devices', 'nope0'], "UCX: cannot start with transports 'tcp' on devices 'nope0': No such device"),
+    ('cadre-router', ['--ucx-transports', 'pigeons'], "UCX: cannot start with transports 'pigeons' on devices 'lo': No such device"),
+    ('cadre-expert', ['--device', 'cuda:99'], "there is no device 'cuda"),
+    ('cadre-expert', ['--memory', '10K'], '--memory is 10240 bytes, and one expert of this model takes '),
+    ('cadre-placement', ['--state', '/tmp'], '--state /tmp: Is a directory'),
+    ('cadre-placement', ['--state', '/dev/null/state.db'], '--state /dev/null/state.db: '),
+], ids=str)
+def test_check_config_knows_this_machine(program, options, says):
+    given = dict(zip(PROGRAMS[program][::2], PROGRAMS[program][1::2])) | ({options[0]: options[1]} if options[0] in ('--grpc', '--http') else {})
+    more = options[2:] if options[0] in ('--grpc', '--http') else options
+    given.setdefault('--http', '127.0.0.1:0')
+    code, text = run(program, '--model', MODEL, *[word for pair in given.items() for word in pair], *more, '--check-config')
+    assert code == 2 and says in text, text
+
+
+def test_check_config_beside_the_process(tmp_path):
+    """Ports that are in use, by that very process, are no mistake; nor is a node that can hold one expert in the smallest profile alone."""
+    with Cluster(MODEL, experts=1) as cluster:
+        for process in cluster.experts[0], cluster.routers[0].process, cluster.placement:
+            done = subprocess.run([*process.arguments, '--check-config'], capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done
+    code, text = run('cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--memory', '10K', '--check-config')
+    least = int(text.split('of this model takes ')[1].split(',')[0])
+    assert run('cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--memory', least, '--check-config')[0] == 0
+    assert run('cadre-expert', '--model', MODEL, '--placement', '127.0.0.1:1', '--memory', least - 1, '--check-config')[0] == 2
+
+
 def test_what_check_config_looks_at(files, tmp_path):
     """It accepts what is right; and the model is looked at, too."""
     for program, options in PROGRAMS.items():

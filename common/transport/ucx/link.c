@@ -492,6 +492,28 @@ enum cad_status cad_transport_ucx_check(const char *listen, const char *devices,
 	return listen && *listen ? cad_ucx_listen_check(listen, asked, &address, interface, error) : CAD_OK;
 }
 
+enum cad_status cad_transport_ucx_try(const struct cad_ucx_options *ucx, struct cad_error *error)
+{
+	const struct cad_link_options options = { .clock = &cad_clock_system, .connections_max = 1, .sends_max = 1 };
+	const char *devices = ucx->devices && *ucx->devices ? ucx->devices : getenv("UCX_NET_DEVICES");
+	struct cad_ucx_options tried = *ucx;
+	struct cad_address address;
+	char interface[IF_NAMESIZE] = "";
+	struct cad_link *link;
+	enum cad_status status = CAD_OK;
+
+	tried.listen = NULL; /* its port may be taken, by the very process that runs with these options */
+	if (ucx->listen && *ucx->listen)
+		status = cad_ucx_listen_check(ucx->listen, devices, &address, interface, error);
+	if (!devices && interface[0])
+		tried.devices = interface;
+	if (status == CAD_OK)
+		status = cad_link_ucx_create(&options, &tried, &link, error);
+	if (status == CAD_OK)
+		link->ops->destroy(link);
+	return status;
+}
+
 enum cad_status cad_transport_ucx_create(const struct cad_transport_options *options, const struct cad_ucx_options *ucx,
 	struct cad_transport **transport, struct cad_error *error)
 {
