@@ -5,7 +5,7 @@
 
 source "$ROOT/scripts/setup.sh"
 
-RUN=${CADRE_RUN:-$ROOT/run}
+RUN=$(realpath -m -- "${CADRE_RUN:-$ROOT/run}") # absolute: what was started may be started again from elsewhere
 BIN=${CADRE_BIN:-$ROOT/build/bin}
 
 # ---- processes ----
@@ -23,11 +23,24 @@ is_alive() {
 	[ "$(start_time "$1")" = "$2" ] && ! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null
 }
 
+# Closes all files but the first three: whoever called ./cadre may have more open, and wait for their end.
+close_files() {
+	local file
+	for file in "/proc/$BASHPID/fd"/*; do
+		file=${file##*/}
+		[ "$file" -le 2 ] || exec {file}>&-
+	done
+}
+
 # launch NAME PROGRAM ARGUMENT...: in a session of its own, so that Ctrl-C in a terminal does not reach it, with its log in run/log/NAME.log.
 launch() {
 	local name=$1 pid
 	shift
-	setsid "$BIN/$1" "${@:2}" </dev/null >"$RUN/log/$name.log" 2>&1 9>&- &
+	(
+		exec </dev/null >"$RUN/log/$name.log" 2>&1
+		close_files
+		exec setsid "$BIN/$1" "${@:2}"
+	) &
 	pid=$!
 	echo "$name $pid $(start_time $pid)" >>"$RUN/processes"
 	printf '%s\n' "$BIN/$1" "${@:2}" | jq -R . | jq -cs . >"$RUN/log/$name.command"
@@ -80,14 +93,20 @@ stop_processes() {
 	rm -f "$RUN/processes" "$RUN/cluster.json"
 }
 
+# Also makes the directory. What others keep in one that is not ours must not be taken for old logs, and removed.
 lock_run() {
-	mkdir -p "$RUN/log"
-	exec 9>"$RUN/lock"
+	if [ ! -e "$RUN/lock" ] && [ -e "$RUN/log" ]; then
+		fail "'$RUN' has a 'log' that is not of a cluster: give CADRE_RUN a directory of its own"
+	fi
+	if ! mkdir -p "$RUN/log" 2>/dev/null || ! { : >>"$RUN/lock"; } 2>/dev/null; then
+		fail "'$RUN', where a cluster keeps its logs and its state, cannot be written: give another directory, CADRE_RUN=DIR ./cadre ..."
+	fi
+	exec 9>>"$RUN/lock"
 	flock -n 9 || fail "another ./cadre is starting or stopping the cluster"
 }
 
 stop_cluster() {
-	[ -d "$RUN" ] || return 0
+	[ -f "$RUN/processes" ] || [ -f "$RUN/cluster.json" ] || return 0 # and nothing is written, where nothing may be
 	lock_run
 	if any_alive; then
 		stop_processes
@@ -101,6 +120,39 @@ cluster_down() {
 	[ $# = 0 ] || fail_usage "down takes no options"
 	any_alive || say "no cluster is running"
 	stop_cluster
+}
+
+# ---- programs ----
+
+# Is a source newer than this file?
+sources_newer() {
+	[ -n "$(cd "$ROOT" && find CMakeLists.txt cmake common embedded expert-svc kernels orchestration proto router-svc \
+		\( -name '*.[ch]' -o -name '*.cu' -o -name '*.cc' -o -name '*.proto' -o -name CMakeLists.txt -o -name '*.cmake' -o -name '*.in' \) -newer "$1" -print -quit)" ]
+}
+
+# What is run: built when it is not there, and again when its sources have changed since. What CADRE_BIN names is the caller's.
+prepare_programs() {
+	local program stamp="$ROOT/build/.programs"
+	if [ -n "${CADRE_BIN:-}" ]; then
+		for program in cadre-router cadre-expert cadre-placement cadrectl; do
+			[ -x "$BIN/$program" ] || fail "there is no program $program in '$BIN', which CADRE_BIN names"
+		done
+		if [[ $(realpath -m -- "$BIN") == "$ROOT"/* ]] && sources_newer "$BIN/cadre-router"; then
+			say "the programs in '$BIN' may be older than their sources: build them again if those have changed"
+		fi
+	elif [ ! -x "$BIN/cadre-router" ] || [ ! -x "$BIN/cadrectl" ]; then
+		build release "${PROGRAMS[@]}"
+		touch "$stamp"
+	elif [ ! -e "$stamp" ] || sources_newer "$stamp"; then
+		if [ ! -w "$ROOT/build" ]; then
+			say "the programs may be older than their sources, and cannot be built again: '$ROOT/build' cannot be written"
+			return
+		fi
+		say "making sure that the programs are not older than their sources"
+		build release "${PROGRAMS[@]}"
+		touch "$stamp"
+	fi
+	command -v jq >/dev/null || fail "jq is missing: './cadre setup' installs what is needed"
 }
 
 # ---- up ----
@@ -130,9 +182,18 @@ take_certificates() {
 	ROUTER_OPTIONS=("${IDENTITY[@]}" "${secret[@]}" "${ROUTER_OPTIONS[@]}")
 }
 
-# Sorts the options of up. Sets MODEL, EXPERTS, ROUTERS, CERTIFICATES and the arrays PLACEMENT_OPTIONS, EXPERT_OPTIONS, ROUTER_OPTIONS.
+# nth_address OPTION N [STEP]: where processes listen. Any free port on loopback, unless it is given; others of a kind take the ports after it.
+declare -A ADDRESSES=()
+nth_address() {
+	local address=${ADDRESSES[$1]:-127.0.0.1:0} port
+	port=${address##*:}
+	if [[ $port =~ ^[1-9][0-9]{0,4}$ ]]; then echo "${address%:*}:$((port + ${3:-1} * $2))"; else echo "$address"; fi
+}
+EXCHANGE_PORTS=16 # UCX takes one of so many (CAD_UCX_PORTS)
+
+# Sorts the options of up. Sets MODEL, EXPERTS, ROUTERS, CERTIFICATES, ADDRESSES and the arrays PLACEMENT_OPTIONS, EXPERT_OPTIONS, ROUTER_OPTIONS.
 parse_up() {
-	MODEL='' EXPERTS=3 ROUTERS=1 CERTIFICATES=''
+	MODEL='' EXPERTS=3 ROUTERS=1 CERTIFICATES='' ADDRESSES=()
 	PLACEMENT_OPTIONS=() EXPERT_OPTIONS=() ROUTER_OPTIONS=()
 	local name value
 	local -a words
@@ -148,7 +209,11 @@ parse_up() {
 			shift
 		else
 			value=true
-			[[ $name != --model && $name != --experts && $name != --routers && $name != --certificates ]] || fail_usage "up: $name needs a value"
+			case $name in
+				--model | --experts | --routers | --certificates | --grpc | --http | --placement-grpc | --placement-http | --expert-http | --expert-exchange)
+					fail_usage "up: $name needs a value"
+					;;
+			esac
 		fi
 		shift
 		case $name in
@@ -168,6 +233,7 @@ parse_up() {
 				ROUTER_OPTIONS+=("$name=$value")
 				EXPERT_OPTIONS+=("$name=$value")
 				;;
+			--grpc | --http | --placement-grpc | --placement-http | --expert-http | --expert-exchange) ADDRESSES[${name#--}]=$value ;;
 			--cluster-network) fail_usage "up: its processes are all on loopback; start the programs by hand for $name" ;;
 			# Options of their own: not --token-file and --tls-* of the placement service.
 			--placement-token-file)
@@ -180,7 +246,7 @@ parse_up() {
 			*) ROUTER_OPTIONS+=("${words[@]}") ;;
 		esac
 	done
-	[ -n "$MODEL" ] || fail_usage "up needs --model DIR"
+	[ -n "$MODEL" ] || fail_usage "up needs --model DIR${ROUTER_OPTIONS[*]:+; ${ROUTER_OPTIONS[*]} would go to routers}"
 	[ -f "$MODEL/config.json" ] || fail "'$MODEL' is not a checkpoint: it has no config.json"
 	[[ $EXPERTS =~ ^[0-9]+$ && $ROUTERS =~ ^[1-9][0-9]*$ ]] || fail_usage "--experts and --routers take numbers, and at least one router is needed"
 	MODEL=$(cd "$MODEL" && pwd)
@@ -280,12 +346,34 @@ give_up() {
 	exit $code
 }
 
+# Sets PLACEMENT_COMMAND; with a number, EXPERT_COMMAND and ROUTER_COMMAND of the N-th: programs and options, but for the placement service's address.
+placement_command() {
+	PLACEMENT_COMMAND=(cadre-placement --model "$MODEL" --grpc "$(nth_address placement-grpc 0)" --http "$(nth_address placement-http 0)" --state "$RUN/state.db" --experts-min "$EXPERTS" "${PLACEMENT_OPTIONS[@]}")
+}
+expert_command() {
+	EXPERT_COMMAND=(cadre-expert --model "$MODEL" --id "expert-$1" --exchange "$(nth_address expert-exchange "$1" $EXCHANGE_PORTS)" --http "$(nth_address expert-http "$1")" --memory-nodes "$((EXPERTS > 0 ? EXPERTS : 1))" "${EXPERT_OPTIONS[@]}")
+}
+router_command() {
+	ROUTER_COMMAND=(cadre-router --model "$MODEL" --id "router-$1" --grpc "$(nth_address grpc "$1")" --http "$(nth_address http "$1")" "${ROUTER_OPTIONS[@]}")
+}
+
+# Before a cluster that runs is stopped for this one: each program looks at its options.
+check_options() {
+	placement_command
+	expert_command 0
+	router_command 0
+	"$BIN/${PLACEMENT_COMMAND[0]}" "${PLACEMENT_COMMAND[@]:1}" --check-config >/dev/null
+	"$BIN/${EXPERT_COMMAND[0]}" "${EXPERT_COMMAND[@]:1}" --placement 127.0.0.1:1 --check-config >/dev/null
+	"$BIN/${ROUTER_COMMAND[0]}" "${ROUTER_COMMAND[@]:1}" --placement 127.0.0.1:1 --check-config >/dev/null
+}
+
 start_processes() {
 	local i placement_pid placement_http
 	rm -rf "$RUN/log" "$RUN"/state.db*
 	mkdir -p "$RUN/log"
 	: >"$RUN/processes"
-	launch placement cadre-placement --model "$MODEL" --grpc 127.0.0.1:0 --http 127.0.0.1:0 --state "$RUN/state.db" --experts-min "$EXPERTS" "${PLACEMENT_OPTIONS[@]}"
+	placement_command
+	launch placement "${PLACEMENT_COMMAND[@]}"
 	wait_for "the placement service" log_field "$RUN/log/placement.log" serving grpc
 	PLACEMENT=$REPLY
 	placement_http=$(log_field "$RUN/log/placement.log" serving http)
@@ -293,10 +381,12 @@ start_processes() {
 	has_option --speed "${EXPERT_OPTIONS[@]}" || EXPERT_OPTIONS+=(--speed=1)
 	has_option --threads "${ROUTER_OPTIONS[@]}" || ROUTER_OPTIONS+=("$(share_threads "$ROUTERS")")
 	for ((i = 0; i < EXPERTS; i++)); do
-		launch "expert-$i" cadre-expert --model "$MODEL" --placement "$PLACEMENT" --id "expert-$i" --exchange 127.0.0.1:0 --http 127.0.0.1:0 --memory-nodes "$EXPERTS" "${EXPERT_OPTIONS[@]}"
+		expert_command "$i"
+		launch "expert-$i" "${EXPERT_COMMAND[@]}" --placement "$PLACEMENT"
 	done
 	for ((i = 0; i < ROUTERS; i++)); do
-		launch "router-$i" cadre-router --model "$MODEL" --placement "$PLACEMENT" --id "router-$i" --grpc 127.0.0.1:0 --http 127.0.0.1:0 "${ROUTER_OPTIONS[@]}"
+		router_command "$i"
+		launch "router-$i" "${ROUTER_COMMAND[@]}" --placement "$PLACEMENT"
 	done
 	identity operator
 	wait_ready "$PLACEMENT" "$placement_http" "${IDENTITY[@]}"
@@ -306,9 +396,9 @@ start_processes() {
 
 cluster_up() {
 	parse_up "$@"
-	[ -x "$BIN/cadre-router" ] || build release "${PROGRAMS[@]}"
-	"$BIN/cadre-placement" --model "$MODEL" "${PLACEMENT_OPTIONS[@]}" --check-config >/dev/null
+	prepare_programs
 	lock_run
+	check_options
 	if any_alive; then
 		say "stopping the cluster that is running"
 		stop_processes
@@ -318,6 +408,6 @@ cluster_up() {
 	trap 'trap "" INT TERM; exit 143' TERM
 	start_processes
 	trap - EXIT INT TERM
-	say "ready: $(counted "$EXPERTS" 'expert node'), $(counted "$ROUTERS" router) at $(jq -r '[.routers[].grpc] | join(", ")' "$RUN/cluster.json"); './cadre down' stops them"
+	say "ready: $(counted "$EXPERTS" 'expert node'), $(counted "$ROUTERS" router) at $(jq -r '[.routers[].grpc] | join(", ")' "$RUN/cluster.json"); './cadre down' stops them${CADRE_RUN:+ (with the same CADRE_RUN)}"
 	exec 9>&-
 }

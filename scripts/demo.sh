@@ -126,7 +126,7 @@ demo() {
 		esac
 		shift
 	done
-	[ -n "${CADRE_BIN:-}" ] || build release "${PROGRAMS[@]}"
+	prepare_programs
 	if [ -n "$paradox" ]; then
 		demo_paradox
 	else

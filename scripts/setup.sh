@@ -63,6 +63,8 @@ build() {
 		export CMAKE_C_COMPILER_LAUNCHER=${CMAKE_C_COMPILER_LAUNCHER:-ccache} CMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER:-ccache}
 	fi
 	directory=$(build_directory "$preset")
+	{ mkdir -p "$directory" && : >"$ROOT/.build.log"; } 2>/dev/null ||
+		fail "'$directory' cannot be made or written: build in a checkout of your own"
 	(cd "$ROOT" && cmake --preset "$preset" >"$ROOT/.build.log" 2>&1) || {
 		cat "$ROOT/.build.log" >&2
 		fail "cmake failed"
