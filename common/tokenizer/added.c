@@ -2,7 +2,8 @@
 /*
  * Added tokens: found in the text before anything else looks at it, leftmost first, of those the
  * longest. Some are looked for in the text as it came, some in the normalized text. A search takes
- * time text x longest token at worst; the first byte rules out nearly every position.
+ * time text x longest token at worst; the first byte rules out nearly every position. Reading them
+ * is in added_read.c.
  */
 #include "common/tokenizer/internal.h"
 
@@ -11,7 +12,7 @@
 
 /* ---- the trie ---- */
 
-static void trie_init(struct tok_trie *trie)
+void cad_tok_trie_init(struct tok_trie *trie)
 {
 	*trie = (struct tok_trie){ 0 };
 	for (size_t i = 0; i < 256; i++)
@@ -26,7 +27,8 @@ static int32_t find_child(const struct tok_trie *trie, int32_t node, unsigned ch
 	return child;
 }
 
-static enum cad_status trie_insert(struct tok_trie *trie, const char *bytes, size_t size, int32_t token)
+enum cad_status cad_tok_trie_insert(
+	struct tok_trie *trie, const char *bytes, size_t size, int32_t token, int32_t *first)
 {
 	int32_t node = -1;
 	for (size_t i = 0; i < size; i++) {
@@ -52,8 +54,9 @@ static enum cad_status trie_insert(struct tok_trie *trie, const char *bytes, siz
 		node = child;
 	}
 
-	if (trie->nodes[node].token < 0) /* of two that are equal when normalized, the first */
+	if (trie->nodes[node].token < 0)
 		trie->nodes[node].token = token;
+	*first = trie->nodes[node].token;
 	return CAD_OK;
 }
 
@@ -69,149 +72,6 @@ static int32_t trie_longest(const struct tok_trie *trie, const char *text, size_
 		node = i < end ? find_child(trie, node, (unsigned char)text[i]) : -1;
 	}
 	return found;
-}
-
-/* ---- reading ---- */
-
-struct added_reader {
-	struct tok_added *added;
-	const struct tok_normalizers *normalizers;
-	const struct tok_map *vocab;
-	struct tok_map contents, specials;
-	struct tok_names *names;
-	struct cad_error *error;
-	uint32_t next_id;
-};
-
-static enum cad_status read_token(struct added_reader *reader, const json_t *json)
-{
-	struct tok_slice content;
-	struct tok_added_token token = { 0 };
-	bool is_normalized, special;
-	int64_t id;
-	struct cad_error *error = reader->error;
-	enum cad_status status = cad_tok_json_string(json, "content", &content, error);
-
-	if (status == CAD_OK)
-		status = cad_tok_json_integer(json, "id", 0, TOK_ID_LIMIT - 1, &id, error);
-	if (status == CAD_OK)
-		status = cad_tok_json_bool(json, "single_word", false, &token.single_word, error);
-	if (status == CAD_OK)
-		status = cad_tok_json_bool(json, "lstrip", false, &token.left, error);
-	if (status == CAD_OK)
-		status = cad_tok_json_bool(json, "rstrip", false, &token.right, error);
-	if (status == CAD_OK)
-		status = cad_tok_json_bool(json, "special", false, &special, error);
-	if (status == CAD_OK)
-		status = cad_tok_json_bool(json, "normalized", !special, &is_normalized, error);
-	if (status != CAD_OK || content.size == 0)
-		return status;
-	if (content.size > TOK_ADDED_BYTES_MAX)
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED, "a token of %zu bytes (the limit is %d)", content.size,
-			TOK_ADDED_BYTES_MAX);
-
-	/* The library numbers the tokens itself: by the vocabulary, or else onwards from its size.
-	 * A file that says otherwise contradicts itself. */
-	token.id = cad_tok_map_get(reader->vocab, content.bytes, content.size);
-	bool in_vocab = token.id >= 0;
-	if (!in_vocab) {
-		token.id = cad_tok_map_get(&reader->contents, content.bytes, content.size);
-		if (token.id < 0)
-			token.id = (int32_t)reader->next_id++;
-	}
-
-	if (token.id != id)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "token '%.*s' says that its id is %lld, but %s %d",
-			cad_tok_show(content), content.bytes, (long long)id,
-			in_vocab ? "the vocabulary has it as" : "the next free id is", token.id);
-
-	struct cad_text form = { 0 };
-	size_t origin = 0;
-	status = is_normalized
-		? cad_tok_normalize(reader->normalizers, content.bytes, content.size, &form, &origin, error)
-		: cad_tok_append(&form, content.bytes, content.size);
-	if (status == CAD_OK && form.size == 0)
-		status = cad_error_set(error, CAD_ERR_CORRUPT, "token '%.*s' is empty when normalized",
-			cad_tok_show(content), content.bytes);
-	if (status == CAD_OK)
-		status = trie_insert(is_normalized ? &reader->added->normalized : &reader->added->plain, form.bytes,
-			form.size, (int32_t)reader->added->count);
-	if (status == CAD_OK)
-		status = cad_tok_map_put(&reader->contents, content.bytes, content.size, token.id);
-	if (status == CAD_OK && special)
-		status = cad_tok_map_put(&reader->specials, content.bytes, content.size, token.id);
-	if (status == CAD_OK)
-		status = cad_tok_names_grow(reader->names, (uint32_t)token.id + 1);
-	struct tok_slice other;
-	if (status == CAD_OK && !in_vocab && cad_tok_names_get(reader->names, token.id, &other) &&
-		cad_tok_map_get(reader->vocab, other.bytes, other.size) == token.id)
-		status = cad_error_set(error, CAD_ERR_CORRUPT, "tokens '%.*s' and '%.*s' have the same id %d",
-			cad_tok_show(other), other.bytes, cad_tok_show(content), content.bytes, token.id);
-	if (status == CAD_OK)
-		status = cad_tok_names_put(reader->names, token.id, form.bytes, form.size);
-	if (status == CAD_OK)
-		reader->added->tokens[reader->added->count++] = token;
-	cad_text_fini(&form);
-
-	return status;
-}
-
-static enum cad_status read_tokens(struct added_reader *reader, const json_t *json)
-{
-	const json_t *item;
-	size_t at;
-	enum cad_status status = CAD_OK;
-
-	json_array_foreach((json_t *)json, at, item)
-	{
-		status = read_token(reader, item);
-		if (status != CAD_OK)
-			return status;
-	}
-	struct tok_added *added = reader->added;
-	added->is_special = calloc(reader->names->count + 1, sizeof *added->is_special);
-	if (!added->is_special)
-		return CAD_ERR_MEMORY;
-
-	for (size_t i = 0; i < added->count; i++) {
-		struct tok_slice name;
-		if (cad_tok_names_get(reader->names, added->tokens[i].id, &name))
-			added->is_special[added->tokens[i].id] =
-				cad_tok_map_get(&reader->specials, name.bytes, name.size) >= 0;
-	}
-
-	return CAD_OK;
-}
-
-enum cad_status cad_tok_added_parse(const json_t *json, const struct tok_normalizers *normalizers,
-	const struct tok_map *vocab, struct tok_added *added, struct tok_names *names, struct cad_error *error)
-{
-	trie_init(&added->plain);
-	trie_init(&added->normalized);
-	if (json && !json_is_null(json) && !json_is_array(json))
-		return cad_error_set(error, CAD_ERR_CORRUPT, "\"added_tokens\" must be a list");
-	struct added_reader reader = {
-		.added = added,
-		.normalizers = normalizers,
-		.vocab = vocab,
-		.names = names,
-		.error = error,
-		.next_id = (uint32_t)vocab->count,
-	};
-	size_t count = json_array_size(json);
-	added->tokens = calloc(count + 1, sizeof *added->tokens);
-	enum cad_status status = added->tokens ? CAD_OK : CAD_ERR_MEMORY;
-	if (status == CAD_OK)
-		status = cad_tok_map_init(&reader.contents, count);
-	if (status == CAD_OK)
-		status = cad_tok_map_init(&reader.specials, count);
-	if (status == CAD_OK)
-		status = read_tokens(&reader, json);
-	cad_tok_map_fini(&reader.contents);
-	cad_tok_map_fini(&reader.specials);
-	if (status == CAD_ERR_MEMORY)
-		return cad_error_set(error, status, "added_tokens: out of memory");
-	return status != CAD_OK ? cad_error_prefix(error, "added_tokens") : CAD_OK;
 }
 
 void cad_tok_added_fini(struct tok_added *added)

@@ -331,7 +331,7 @@ CAD_MUST_USE enum cad_status cad_tok_bpe_encode(const struct tok_bpe *bpe, const
 	struct tok_symbols *symbols, size_t ids_max, struct cad_ids *ids);
 void cad_tok_symbols_fini(struct tok_symbols *symbols);
 
-/* ---- added tokens (added.c) ---- */
+/* ---- added tokens (added.c, added_read.c) ---- */
 
 struct tok_added_token {
 	int32_t id;
@@ -355,13 +355,26 @@ struct tok_added {
 	bool *is_special;                  /* by id: left out of a decoding that skips special tokens */
 };
 
-CAD_MUST_USE enum cad_status cad_tok_added_parse(const json_t *json, const struct tok_normalizers *normalizers,
-	const struct tok_map *vocab, struct tok_added *added, struct tok_names *names, struct cad_error *error);
+void cad_tok_trie_init(struct tok_trie *trie);
+/* *first: the token that is entered for these bytes, which may have been so before. */
+CAD_MUST_USE enum cad_status cad_tok_trie_insert(
+	struct tok_trie *trie, const char *bytes, size_t size, int32_t token, int32_t *first);
+/* `beside`: more of them, in the same form, whose ids need not be said (beside.c). */
+CAD_MUST_USE enum cad_status cad_tok_added_parse(const json_t *json, const json_t *beside,
+	const struct tok_normalizers *normalizers, const struct tok_map *vocab, struct tok_added *added,
+	struct tok_names *names, struct cad_error *error);
 void cad_tok_added_fini(struct tok_added *added);
 /* Cuts bytes [start, start + size) of text, where `origin` is as in tok_piece, into added tokens
  * and the text between them. */
 CAD_MUST_USE enum cad_status cad_tok_added_cut(const struct tok_added *added, const struct tok_trie *trie,
 	const char *text, size_t start, size_t size, size_t origin, struct tok_pieces *pieces);
+
+/* ---- files beside tokenizer.json (beside.c) ---- */
+
+/* path: of tokenizer.json, and `own` its "added_tokens". *tokens: NULL, or a list in the same form, a
+ * new reference. A file of another name has none beside it. */
+CAD_MUST_USE enum cad_status cad_tok_beside_read(
+	const char *path, const json_t *own, json_t **tokens, struct cad_error *error);
 
 /* ---- template (template.c) ---- */
 

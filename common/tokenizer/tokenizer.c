@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening a tokenizer.json, and encoding: the stages in order. */
+#include "common/base/log.h"
 #include "common/tokenizer/internal.h"
 
 #include <stdlib.h>
@@ -8,7 +9,7 @@
 /* ---- opening ---- */
 
 static enum cad_status parse_parts(
-	struct cad_tokenizer *tokenizer, const struct tok_json *file, struct cad_error *error)
+	struct cad_tokenizer *tokenizer, const struct tok_json *file, const json_t *beside, struct cad_error *error)
 {
 	const json_t *root = file->root;
 	struct tok_map vocab = { 0 };
@@ -42,18 +43,19 @@ static enum cad_status parse_parts(
 		&tokenizer->names, error);
 	tokenizer->splitters.keep_bytes = tokenizer->bpe.bytes;
 	if (status == CAD_OK)
-		status = cad_tok_added_parse(json_object_get(root, "added_tokens"), &tokenizer->normalizers, &vocab,
-			&tokenizer->added, &tokenizer->names, error);
+		status = cad_tok_added_parse(json_object_get(root, "added_tokens"), beside, &tokenizer->normalizers,
+			&vocab, &tokenizer->added, &tokenizer->names, error);
 	cad_tok_map_fini(&vocab);
 
 	return status;
 }
 
-static enum cad_status build(const struct tok_json *file, struct cad_tokenizer **tokenizer, struct cad_error *error)
+static enum cad_status build(
+	const struct tok_json *file, const json_t *beside, struct cad_tokenizer **tokenizer, struct cad_error *error)
 {
 	struct cad_tokenizer *created = calloc(1, sizeof *created);
-	enum cad_status status =
-		created ? parse_parts(created, file, error) : cad_error_set(error, CAD_ERR_MEMORY, "out of memory");
+	enum cad_status status = created ? parse_parts(created, file, beside, error)
+					 : cad_error_set(error, CAD_ERR_MEMORY, "out of memory");
 	if (status != CAD_OK) {
 		cad_tokenizer_close(created);
 		return status;
@@ -69,18 +71,38 @@ enum cad_status cad_tokenizer_parse(
 	struct tok_json file = { 0 };
 	enum cad_status status = cad_tok_json_load(json, bytes, &file, error);
 	if (status == CAD_OK)
-		status = build(&file, tokenizer, error);
+		status = build(&file, NULL, tokenizer, error);
 	cad_tok_json_fini(&file);
 	return status != CAD_OK && error ? cad_error_prefix(error, "tokenizer '%s'", name) : status;
+}
+
+/* A prompt is refused when it is too long, never cut; and none is filled up. */
+static void say_what_is_passed_over(const char *path, const struct tok_json *file)
+{
+	static const char *const keys[] = { "truncation", "padding" };
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+		const json_t *value = json_object_get(file->root, keys[i]);
+		if (value && !json_is_null(value))
+			cad_log_warn("tokenizer",
+				"a key of tokenizer.json is passed over: texts are never cut or filled up",
+				CAD_S("key", keys[i]), CAD_S("path", path));
+	}
 }
 
 enum cad_status cad_tokenizer_open(const char *path, struct cad_tokenizer **tokenizer, struct cad_error *error)
 {
 	struct tok_json file = { 0 };
+	json_t *beside = NULL;
 	enum cad_status status = cad_tok_json_open(path, &file, error);
 	if (status == CAD_OK)
-		status = build(&file, tokenizer, error);
+		status = cad_tok_beside_read(path, json_object_get(file.root, "added_tokens"), &beside, error);
+	if (status == CAD_OK)
+		status = build(&file, beside, tokenizer, error);
+	if (status == CAD_OK)
+		say_what_is_passed_over(path, &file);
 	cad_tok_json_fini(&file);
+	json_decref(beside);
+
 	return status != CAD_OK && error ? cad_error_prefix(error, "tokenizer '%s'", path) : status;
 }
 

@@ -17,8 +17,10 @@
 
 struct cad_tokenizer;
 
-/* path: the tokenizer.json itself, which alone decides what is encoded and decoded, as in the
- * library; nothing beside it is read. */
+/* path: the tokenizer.json itself, which decides what is encoded and decoded, as in the library. If it
+ * has that name, tokens that only the files beside it name (tokenizer_config.json,
+ * special_tokens_map.json, added_tokens.json) are added, as AutoTokenizer does. What is added, and
+ * what is not followed, is logged. */
 CAD_MUST_USE enum cad_status cad_tokenizer_open(
 	const char *path, struct cad_tokenizer **tokenizer, struct cad_error *error);
 CAD_MUST_USE enum cad_status cad_tokenizer_parse(

@@ -41,8 +41,8 @@ static const struct cad_options_spec pack_spec = {
 
 /* What a packed model has beside its weights, if the checkpoint has it. */
 static const char *const copied[] = { "config.json", "generation_config.json", "tokenizer.json",
-	"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "README.md", "LICENSE",
-	"LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt" };
+	"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "README.md",
+	"LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt" };
 enum { COPIED = sizeof copied / sizeof *copied, COPIED_BYTES_MAX = 256 << 20 };
 
 struct packing {

@@ -18,11 +18,11 @@ cases = []
 
 
 def make(parts, added):
-    """added: [(content, letters)] with letters of single-word, lstrip, rstrip, normalized, special."""
+    """added: [(content, letters)] with letters of single-word, lstrip, rstrip, normalized, special; a content may be there twice."""
     names = {"w": "single_word", "l": "lstrip", "r": "rstrip", "n": "normalized", "s": "special"}
-    tokens, next_id = [], len(VOCAB)
+    tokens, next_id, ids = [], len(VOCAB), dict(VOCAB)
     for content, letters in added:
-        token_id = VOCAB.get(content, next_id)
+        token_id = ids.setdefault(content, next_id)
         next_id += token_id == next_id
         tokens.append({"id": token_id, "content": content} | {name: letter in letters for letter, name in names.items()})
     made = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": tokens, "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None}
@@ -107,6 +107,9 @@ def added_tokens():
     encodes({"normalizer": {"type": "Lowercase"}}, "X x XX", [("X", "")])
     encodes({}, "  a", [("  ", "r"), (" ", "")])
     encodes({}, "\n\n a", [("\n", "lr")])
+    for first, last in (("", "l"), ("lr", ""), ("s", "r"), ("n", ""), ("", "n"), ("ns", "s"), ("w", "s")):  # listed twice: the last one counts
+        encodes({"normalizer": {"type": "Lowercase"}}, "a <S>  <s> b<S>w", [("<S>", first), ("c", ""), ("<S>", last)])
+        decodes(None, ["a", "<S>", "b"], [("<S>", first), ("<S>", last)])
 
 
 def models():

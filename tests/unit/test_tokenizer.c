@@ -235,6 +235,8 @@ static const struct {
 	{ "{" MODEL ",\"added_tokens\":[{\"content\":\"a\",\"id\":1}]}", CAD_ERR_CORRUPT,
 		"token 'a' says that its id is 1, but the vocabulary has it as 0" },
 	{ "{" MODEL ",\"added_tokens\":[{\"content\":\"x\",\"id\":7}]}", CAD_ERR_CORRUPT, "the next free id is 3" },
+	{ "{" MODEL ",\"added_tokens\":[{\"content\":\"x\",\"id\":3},{\"content\":\"x\",\"id\":4}]}", CAD_ERR_CORRUPT,
+		"token 'x' says that its id is 4, but it was listed before, as 3" },
 	{ "{" MODEL ",\"normalizer\":7}", CAD_ERR_CORRUPT, "normalizer: a component must be an object" },
 	{ "{" MODEL ",\"normalizer\":{\"type\":\"Precompiled\"}}", CAD_ERR_UNSUPPORTED, "normalizer: Precompiled" },
 	{ "{" MODEL ",\"normalizer\":{\"type\":\"Prepend\"}}", CAD_ERR_CORRUPT, "\"prepend\"" },
