@@ -116,8 +116,7 @@ struct kn_expert {
 /* Pages of 32 keys and values for every layer, as f32, rounded to bf16 (to nearest even), or as int8:
  * each key and each value of a head as integers q with a scale of its own (quantise.h, range 127),
  * so that what is kept of a token depends on that token alone. A page belongs to one sequence,
- * whose page table says which pages hold its keys 0 .. 31, 32 .. 63 and so on. Sizes are multiples
- * of 4. */
+ * whose page table says which pages hold its keys 0 .. 31, 32 .. 63 and so on. */
 struct kn_kv {
 	enum cad_kv type;
 	size_t layers, pages, kv_heads, key_size, value_size;

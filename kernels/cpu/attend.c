@@ -27,7 +27,7 @@ struct attend_run {
 	float *parts;
 };
 
-static size_t part_floats(const struct attend_run *run) { return 2 + run->a->kv->value_size; }
+static size_t part_floats(const struct attend_run *run) { return 2 + kn_kv_value_size(run->a->kv); }
 
 /* The rows from `row` on that share its page table. */
 static size_t rows_together(const struct kn_attend *a, size_t row)
@@ -95,7 +95,7 @@ static void block_load(const struct attend_run *run, const struct place *place, 
 	const float *q[KN_ATTEND_QUERIES];
 	b->count = place->count;
 	b->key_size = a->kv->key_size;
-	b->value_size = a->kv->value_size;
+	b->value_size = kn_kv_value_size(a->kv);
 	b->ldo = kn_round_up(b->value_size, 32) + 16;
 	b->scale = a->scale;
 	for (size_t i = 0; i < b->count; i++) {
@@ -181,12 +181,14 @@ static void query_finish(
 	size_t size = a->kv->value_size, head = query_head(run, place, i), d = 0;
 
 	if (a->sinks)
-		merge(&m, &l, sum, a->sinks[head], 1.0f, nothing, size);
+		merge(&m, &l, sum, a->sinks[head], 1.0f, nothing, kn_kv_value_size(a->kv));
 	float *out = a->out + query_row(run, place, i) * a->ldo + head * size;
 	for (; d + 8 <= size; d += 8)
 		_mm256_storeu_ps(out + d, _mm256_div_ps(_mm256_loadu_ps(sum + d), _mm256_set1_ps(l)));
-	for (; d < size; d += 4)
+	for (; d + 4 <= size; d += 4)
 		_mm_storeu_ps(out + d, _mm_div_ps(_mm_loadu_ps(sum + d), _mm_set1_ps(l)));
+	for (; d < size; d++) /* what comes next is another head's */
+		out[d] = sum[d] / l;
 	if (head == a->heads - 1)
 		kn_cpu_row_end(a->out + query_row(run, place, i) * a->ldo, a->heads * size);
 }
@@ -207,7 +209,7 @@ static void block_job(void *context, size_t job, unsigned thread)
 	struct place place = place_find(run, run->blocks * run->a->kv->kv_heads - 1 - job);
 	struct kn_attend_block b;
 	float m[KN_ATTEND_QUERIES], l[KN_ATTEND_QUERIES], out[KN_ATTEND_QUERIES][CAD_HEAD_SIZE_MAX];
-	size_t size = run->a->kv->value_size;
+	size_t size = kn_kv_value_size(run->a->kv);
 	block_load(run, &place, &b);
 
 	for (size_t i = 0; i < b.count; i++) {
@@ -263,7 +265,7 @@ static void merge_job(void *context, size_t job, unsigned thread)
 		for (size_t chunk = run->a->begin[row] / KN_CHUNK_KEYS; chunk * KN_CHUNK_KEYS < run->a->end[row];
 			chunk++) {
 			const float *part = part_of(run, job, chunk - run->chunk_first) + i * part_floats(run);
-			merge(&m, &l, out, part[0], part[1], part + 2, run->a->kv->value_size);
+			merge(&m, &l, out, part[0], part[1], part + 2, kn_kv_value_size(run->a->kv));
 		}
 		query_finish(run, &place, i, m, l, out);
 	}
@@ -272,8 +274,7 @@ static void merge_job(void *context, size_t job, unsigned thread)
 static void attend_check(const struct kn_attend *a)
 {
 	const struct kn_kv *kv = a->kv;
-	CAD_ASSERT(kv->key_size % 4 == 0 && kv->value_size % 4 == 0 && kv->key_size <= CAD_HEAD_SIZE_MAX &&
-		kv->value_size <= CAD_HEAD_SIZE_MAX);
+	CAD_ASSERT(kv->key_size <= CAD_HEAD_SIZE_MAX && kv->value_size <= CAD_HEAD_SIZE_MAX);
 	CAD_ASSERT(kv->kv_heads > 0 && a->heads % kv->kv_heads == 0 && a->layer < kv->layers);
 	for (size_t r = 0; r < a->rows; r++)
 		CAD_ASSERT(a->begin[r] < a->end[r]);
@@ -338,7 +339,7 @@ static void key_store(const struct kn_kv *kv, const float *x, size_t slot, uint8
 			((uint16_t *)part)[d * KN_PAGE_KEYS + place] = kn_bf16_of(x[d]);
 		break;
 	case CAD_KV_INT8:
-		kn_kv_scales(n, kv->value_size, part)[slot] = kn_quantise_group(x, n, n, KN_RANGE_INT8, q);
+		kn_kv_scales(n, kn_kv_value_size(kv), part)[slot] = kn_quantise_group(x, n, n, KN_RANGE_INT8, q);
 		for (size_t d = 0; d < n; d++)
 			((int8_t *)part)[d * KN_PAGE_KEYS + place] = q[d];
 		break;
@@ -347,17 +348,17 @@ static void key_store(const struct kn_kv *kv, const float *x, size_t slot, uint8
 
 static void value_store(const struct kn_kv *kv, const float *x, size_t slot, uint8_t *part)
 {
-	size_t n = kv->value_size;
-	uint8_t *row = part + kn_kv_values_offset(kv->type, kv->key_size) + slot * n * kn_kv_element_bytes(kv->type);
+	size_t n = kv->value_size, kept = kn_kv_value_size(kv);
+	uint8_t *row = part + kn_kv_values_offset(kv->type, kv->key_size) + slot * kept * kn_kv_element_bytes(kv->type);
 
 	switch (kv->type) {
 	case CAD_KV_F32: memcpy(row, x, n * sizeof *x); break;
 	case CAD_KV_BF16:
 		for (size_t d = 0; d < n; d++)
-			((uint16_t *)row)[kn_kv_place(kv->type, d, n)] = kn_bf16_of(x[d]);
+			((uint16_t *)row)[kn_kv_place(kv->type, d, kept)] = kn_bf16_of(x[d]);
 		break;
 	case CAD_KV_INT8:
-		kn_kv_scales(kv->key_size, n, part)[KN_PAGE_KEYS + slot] =
+		kn_kv_scales(kv->key_size, kept, part)[KN_PAGE_KEYS + slot] =
 			kn_quantise_group(x, n, n, KN_RANGE_INT8, (int8_t *)row);
 		break;
 	}

@@ -78,7 +78,6 @@ static uint64_t kv_bytes(const struct kn_device *device, const struct kn_kv *kv)
 
 static enum cad_status kv_create(struct kn_device *device, struct kn_kv *kv)
 {
-	CAD_ASSERT(kv->key_size % 4 == 0 && kv->value_size % 4 == 0);
 	kv->own = kn_cpu_alloc(device, kn_kv_all_bytes(kv));
 	if (!kv->own)
 		return CAD_ERR_MEMORY;

@@ -54,7 +54,8 @@ struct kn_act {
  * Queries of one KV head over one sequence, that walk its pages together. Query i sees the keys
  * begin[i] .. end[i] - 1; m, l and out are what struct kn_attend says, of the chunk at hand. The
  * queries are kept tile by tile with d slowest, so that a tile reads them in one stream; the stride
- * of out, a line more than whole lines, spreads its rows over the sets of a cache.
+ * of out, a line more than whole lines, spreads its rows over the sets of a cache. value_size is that
+ * of values as they are kept (layout.h).
  */
 struct kn_attend_block {
 	size_t count, key_size, value_size, ldo;
