@@ -37,6 +37,12 @@ size_t kn_row_head_bytes(enum cad_dtype dtype, size_t k);
 
 /* How a matrix that is stored in one type is kept, in memory and in images. */
 enum cad_dtype kn_matrix_dtype(enum cad_dtype stored, enum cad_weights weights);
+/* Gate and up lie side by side on a device: the type that both are stored in; f32 where one is
+ * stored in another than the other, which changes no value. */
+static inline enum cad_dtype kn_gate_up_dtype(const struct kn_expert_source *source)
+{
+	return source->gate.dtype == source->up.dtype ? source->gate.dtype : CAD_DTYPE_F32;
+}
 enum cadre_image_kind kn_image_kind(enum cad_weights weights);
 /* The image of an expert that is packed from these tensors; data NULL. */
 struct kn_expert_source kn_image_of(const struct kn_expert_source *source, enum cad_weights weights);

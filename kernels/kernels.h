@@ -84,7 +84,8 @@ struct kn_source {
 };
 
 /* The tensors of one expert (or a dense ffn, or a shared expert): gate and up [F][H], down [H][F];
- * biases [F], [F], [H] or absent. */
+ * biases [F], [F], [H] or absent. Each has a type of its own, and so have those of other experts; but
+ * all three matrices of an image are quantised, or none. */
 struct kn_expert_source {
 	struct kn_source gate, up, down, gate_bias, up_bias, down_bias;
 	const struct cad_ffn_spec *spec;

@@ -60,13 +60,27 @@ static void narrow(const void *source, enum cad_dtype dtype, size_t n, uint16_t 
 		out[i] = kn_bf16_of(wide[i]);
 }
 
-/* Brings values k .. k + count - 1 of every row into L2, row after row: rows are pages apart, and
- * only along a row does the processor read ahead. */
-static void fetch(const uint8_t *const rows[KN_PANEL_COLS], size_t element, size_t k, size_t count)
+/* A row of a source: a column of a panel. data NULL: a column of zeros. */
+struct source_row {
+	const uint8_t *data;
+	enum cad_dtype dtype;
+};
+
+/* Brings `bytes` of every row into L2, row after row: rows are pages apart, and only along a row does
+ * the processor read ahead. */
+static void fetch(const struct source_row *row, size_t first, size_t bytes)
 {
-	for (size_t c = 0; c < KN_PANEL_COLS; c++)
-		for (size_t at = 0; rows[c] && at < count * element; at += 64)
-			(void)*(const volatile uint8_t *)(rows[c] + k * element + at);
+	for (size_t at = 0; row->data && at < bytes; at += 64)
+		(void)*(const volatile uint8_t *)(row->data + first + at);
+}
+
+/* The same of values k .. k + count - 1, which are no rows of a quantised matrix. */
+static void fetch_values(const struct source_row rows[KN_PANEL_COLS], size_t k, size_t count)
+{
+	for (size_t c = 0; c < KN_PANEL_COLS; c++) {
+		size_t element = cad_dtype_bytes(rows[c].dtype);
+		fetch(&rows[c], k * element, count * element);
+	}
 }
 
 /* The columns that are staged, turned around, past the caches: nobody reads them soon. `words`
@@ -79,15 +93,13 @@ static void store_steps(uint32_t stage[KN_PANEL_COLS][STAGE_LD], size_t words, u
 }
 
 /*
- * Column c of the panel is row rows[c] of the source, NULL for a column of zeros. A block of every
- * column is staged as the words of its lanes (f32, or pairs of bf16), column by column, and then
- * turned around.
+ * Column c of the panel is rows[c]. A block of every column is staged as the words of its lanes (f32,
+ * or pairs of bf16), column by column, and then turned around.
  */
-static void pack_panel(
-	const struct kn_panels *m, const uint8_t *const rows[KN_PANEL_COLS], enum cad_dtype dtype, uint8_t *panel)
+static void pack_panel(const struct kn_panels *m, const struct source_row rows[KN_PANEL_COLS], uint8_t *panel)
 {
 	bool f32 = m->storage == KN_STORAGE_F32;
-	size_t element = cad_dtype_bytes(dtype), word_values = f32 ? 1 : 2, block = BLOCK_WORDS * word_values;
+	size_t word_values = f32 ? 1 : 2, block = BLOCK_WORDS * word_values;
 
 	_Alignas(64) uint32_t stage[KN_PANEL_COLS][STAGE_LD];
 
@@ -95,14 +107,18 @@ static void pack_panel(
 		size_t count = m->k - k < block ? m->k - k : block,
 		       padded = m->k_pad - k < block ? m->k_pad - k : block;
 		if (k % KN_PACK_FETCH_VALUES == 0)
-			fetch(rows, element, k, m->k - k < KN_PACK_FETCH_VALUES ? m->k - k : KN_PACK_FETCH_VALUES);
+			fetch_values(rows, k, m->k - k < KN_PACK_FETCH_VALUES ? m->k - k : KN_PACK_FETCH_VALUES);
 		for (size_t c = 0; c < KN_PANEL_COLS; c++) {
-			if (!rows[c] || count < padded)
+			enum cad_dtype dtype = rows[c].dtype;
+			if (!rows[c].data || count < padded)
 				memset(stage[c], 0, sizeof stage[c]);
-			if (rows[c] && f32)
-				kn_widen(rows[c] + k * element, dtype, count, (float *)stage[c]);
-			else if (rows[c])
-				narrow(rows[c] + k * element, dtype, count, (uint16_t *)stage[c]);
+			if (!rows[c].data)
+				continue;
+			const uint8_t *values = rows[c].data + k * cad_dtype_bytes(dtype);
+			if (f32)
+				kn_widen(values, dtype, count, (float *)stage[c]);
+			else
+				narrow(values, dtype, count, (uint16_t *)stage[c]);
 		}
 		store_steps(stage, padded / word_values, (uint32_t *)panel + k / word_values * KN_PANEL_COLS);
 	}
@@ -120,8 +136,10 @@ struct column_head {
 /* Values k .. of a row, of which `count` are not beyond it: KN_GROUP s8, lane by lane. A row that
  * is quantised already is taken as it is. */
 static struct column_head s8_lanes(
-	const struct kn_panels *m, const uint8_t *row, enum cad_dtype dtype, size_t k, size_t count, uint8_t *lanes)
+	const struct kn_panels *m, const struct source_row *from, size_t k, size_t count, uint8_t *lanes)
 {
+	const uint8_t *row = from->data;
+	enum cad_dtype dtype = from->dtype;
 	struct column_head head = { 0 };
 
 	memset(lanes, 0, KN_GROUP);
@@ -160,8 +178,10 @@ static void read_int4(const uint8_t *row, size_t row_k, size_t k, size_t count, 
 
 /* The same as s8_lanes, of u4. */
 static struct column_head u4_lanes(
-	const struct kn_panels *m, const uint8_t *row, enum cad_dtype dtype, size_t k, size_t count, uint8_t *lanes)
+	const struct kn_panels *m, const struct source_row *from, size_t k, size_t count, uint8_t *lanes)
 {
+	const uint8_t *row = from->data;
+	enum cad_dtype dtype = from->dtype;
 	struct kn_int4_group group;
 
 	if (count > 0 && dtype == CAD_DTYPE_Q4)
@@ -179,23 +199,22 @@ static struct column_head u4_lanes(
 }
 
 /* As pack_panel, group by group: scales, sub-scales, then steps. */
-static void quantise_panel(
-	const struct kn_panels *m, const uint8_t *const rows[KN_PANEL_COLS], enum cad_dtype dtype, uint8_t *panel)
+static void quantise_panel(const struct kn_panels *m, const struct source_row rows[KN_PANEL_COLS], uint8_t *panel)
 {
-	bool plain = !cad_dtype_quantised(dtype), u4 = m->storage == KN_STORAGE_U4;
+	/* all rows are quantised already, or none */
+	bool plain = !cad_dtype_quantised(rows[0].dtype), u4 = m->storage == KN_STORAGE_U4;
 
 	_Alignas(64) uint32_t stage[KN_PANEL_COLS][STAGE_LD];
 
-	if (!plain) /* short rows: all of them at once */
-		fetch(rows, 1, 0, kn_row_bytes(dtype, m->k));
+	for (size_t c = 0; c < KN_PANEL_COLS && !plain; c++) /* short rows: all of them at once */
+		fetch(&rows[c], 0, kn_row_bytes(rows[c].dtype, m->k));
 	for (size_t k = 0; k < m->k_pad; k += KN_GROUP, panel += kn_group_bytes(m->storage)) {
 		size_t count = m->k - k < KN_GROUP ? m->k - k : KN_GROUP;
 		if (plain && k % KN_PACK_FETCH_VALUES == 0)
-			fetch(rows, cad_dtype_bytes(dtype), k,
-				m->k - k < KN_PACK_FETCH_VALUES ? m->k - k : KN_PACK_FETCH_VALUES);
+			fetch_values(rows, k, m->k - k < KN_PACK_FETCH_VALUES ? m->k - k : KN_PACK_FETCH_VALUES);
 		for (size_t c = 0; c < KN_PANEL_COLS; c++) {
 			struct column_head head = (u4 ? u4_lanes : s8_lanes)(
-				m, rows[c], dtype, k, rows[c] ? count : 0, (uint8_t *)stage[c]);
+				m, &rows[c], k, rows[c].data ? count : 0, (uint8_t *)stage[c]);
 			memcpy(panel + c * sizeof head.scale, &head.scale, sizeof head.scale);
 			if (u4)
 				memcpy(panel + KN_STEP_BYTES + c * sizeof head.subscales, &head.subscales,
@@ -209,7 +228,7 @@ static void quantise_panel(
 
 /* ---- matrices ---- */
 
-static enum kn_storage storage_of(const struct kn_source *source, enum cad_weights weights)
+static enum kn_storage storage_of(enum cad_dtype stored, enum cad_weights weights)
 {
 	switch (weights) {
 	case CAD_WEIGHTS_INT8: return KN_STORAGE_S8;
@@ -219,23 +238,28 @@ static enum kn_storage storage_of(const struct kn_source *source, enum cad_weigh
 	case CAD_WEIGHTS_BF16_SM90: return KN_STORAGE_BF16_SM90;
 	case CAD_WEIGHTS_AS_IS: break;
 	}
-	return source->dtype == CAD_DTYPE_BF16 ? KN_STORAGE_BF16 : KN_STORAGE_F32;
+	return stored == CAD_DTYPE_BF16 ? KN_STORAGE_BF16 : KN_STORAGE_F32;
 }
 
-/* A packed matrix of the source's k and type with `columns` output columns; no memory yet. */
-static struct kn_panels panels_of(const struct kn_source *source, size_t columns, enum cad_weights weights)
+/* A packed matrix [columns][k] that is stored in one type; no memory yet. */
+static struct kn_panels panels_make(enum cad_dtype stored, size_t columns, size_t k, enum cad_weights weights)
 {
 	struct kn_panels p = {
-		.storage = storage_of(source, weights),
+		.storage = storage_of(stored, weights),
 		.n = columns,
-		.k = source->k,
+		.k = k,
 		.panels = (columns + KN_PANEL_COLS - 1) / KN_PANEL_COLS,
 	};
 	bool quantised = kn_storage_quantised(p.storage);
-	p.k_pad = kn_round_up(source->k, quantised ? KN_GROUP : KN_K_UNIT);
+	p.k_pad = kn_round_up(k, quantised ? KN_GROUP : KN_K_UNIT);
 	p.panel_bytes = quantised ? p.k_pad / KN_GROUP * kn_group_bytes(p.storage)
 				  : p.k_pad / kn_step_values(p.storage) * KN_STEP_BYTES;
 	return p;
+}
+
+static struct kn_panels panels_of(const struct kn_source *source, enum cad_weights weights)
+{
+	return panels_make(source->dtype, source->n, source->k, weights);
 }
 
 static uint64_t panels_bytes(const struct kn_panels *p) { return kn_cpu_allocated(p->panels * p->panel_bytes); }
@@ -246,16 +270,19 @@ static void panels_release(struct kn_device *device, struct kn_panels *p)
 	p->data = NULL;
 }
 
-static const uint8_t *source_row(const struct kn_source *source, size_t row)
+static struct source_row row_at(const struct kn_source *source, size_t row)
 {
-	return row < source->n ? (const uint8_t *)source->data + row * kn_row_bytes(source->dtype, source->k) : NULL;
+	const uint8_t *data = source->data;
+	return (struct source_row){
+		row < source->n ? data + row * kn_row_bytes(source->dtype, source->k) : NULL,
+		source->dtype,
+	};
 }
 
 /* A matrix to pack: column c of panel p is what row_of says. */
 struct filling {
 	const struct kn_panels *m;
-	enum cad_dtype dtype;
-	const uint8_t *(*row_of)(const struct kn_source *sources, size_t column);
+	struct source_row (*row_of)(const struct kn_source *sources, size_t column);
 	const struct kn_source *sources;
 };
 
@@ -263,11 +290,11 @@ static void fill_panels(void *context, size_t begin, size_t end)
 {
 	const struct filling *f = context;
 	for (size_t p = begin; p < end; p++) {
-		const uint8_t *rows[KN_PANEL_COLS];
+		struct source_row rows[KN_PANEL_COLS];
 		for (size_t c = 0; c < KN_PANEL_COLS; c++)
 			rows[c] = f->row_of(f->sources, p * KN_PANEL_COLS + c);
 		(kn_storage_quantised(f->m->storage) ? quantise_panel : pack_panel)(
-			f->m, rows, f->dtype, f->m->data + p * f->m->panel_bytes);
+			f->m, rows, f->m->data + p * f->m->panel_bytes);
 	}
 }
 
@@ -278,13 +305,13 @@ static void spread(struct kn_device *device, size_t count, size_t bytes, cad_rou
 	cad_workers_for(device->workers, count, grain, rounds, context);
 }
 
-static enum cad_status panels_fill(struct kn_device *device, struct kn_panels *m, enum cad_dtype dtype,
-	const uint8_t *(*row_of)(const struct kn_source *sources, size_t column), const struct kn_source *sources)
+static enum cad_status panels_fill(struct kn_device *device, struct kn_panels *m,
+	struct source_row (*row_of)(const struct kn_source *sources, size_t column), const struct kn_source *sources)
 {
 	m->data = kn_cpu_alloc(device, m->panels * m->panel_bytes);
 	if (!m->data)
 		return CAD_ERR_MEMORY;
-	struct filling filling = { m, dtype, row_of, sources };
+	struct filling filling = { m, row_of, sources };
 	spread(device, m->panels, m->panel_bytes, fill_panels, &filling);
 	return CAD_OK;
 }
@@ -292,7 +319,7 @@ static enum cad_status panels_fill(struct kn_device *device, struct kn_panels *m
 uint64_t kn_cpu_matrix_bytes(const struct kn_device *device, const struct kn_source *source, enum cad_weights weights)
 {
 	(void)device;
-	struct kn_panels p = panels_of(source, source->n, weights);
+	struct kn_panels p = panels_of(source, weights);
 	return panels_bytes(&p);
 }
 
@@ -303,8 +330,8 @@ enum cad_status kn_cpu_matrix_create(
 	if (!p)
 		return CAD_ERR_MEMORY;
 
-	*p = panels_of(source, source->n, weights);
-	if (panels_fill(device, p, source->dtype, source_row, source) != CAD_OK) {
+	*p = panels_of(source, weights);
+	if (panels_fill(device, p, row_at, source) != CAD_OK) {
 		free(p);
 		return CAD_ERR_MEMORY;
 	}
@@ -374,20 +401,19 @@ static enum cad_status pair_bias_create(struct kn_device *device, const struct k
 
 static struct kn_panels gate_up_of(const struct kn_expert_source *source, enum cad_weights weights)
 {
-	return panels_of(&source->gate, 2 * kn_round_up(source->spec->size, 32), weights);
+	return panels_make(kn_gate_up_dtype(source), 2 * kn_round_up(source->spec->size, 32), source->gate.k, weights);
 }
 
 /* gate and up interleaved by 16 columns */
-static const uint8_t *gate_up_row(const struct kn_source *gate_and_up, size_t column)
+static struct source_row gate_up_row(const struct kn_source *gate_and_up, size_t column)
 {
-	return source_row(&gate_and_up[column % 32 / 16], column / 32 * 16 + column % 16);
+	return row_at(&gate_and_up[column % 32 / 16], column / 32 * 16 + column % 16);
 }
 
 uint64_t kn_cpu_expert_bytes(
 	const struct kn_device *device, const struct kn_expert_source *source, enum cad_weights weights)
 {
-	struct kn_panels gate_up = gate_up_of(source, weights),
-			 down = panels_of(&source->down, source->down.n, weights);
+	struct kn_panels gate_up = gate_up_of(source, weights), down = panels_of(&source->down, weights);
 	uint64_t bytes = panels_bytes(&gate_up) + panels_bytes(&down);
 
 	if (source->gate_bias.n > 0 || source->up_bias.n > 0)
@@ -413,22 +439,22 @@ enum cad_status kn_cpu_expert_create(struct kn_device *device, const struct kn_e
 	const struct cad_ffn_spec *spec = source->spec;
 
 	CAD_ASSERT(gate->n == spec->size && down->k == spec->size && down->n == gate->k);
-	CAD_ASSERT(gate->n == up->n && gate->k == up->k && gate->dtype == up->dtype);
+	CAD_ASSERT(gate->n == up->n && gate->k == up->k);
 	struct kn_cpu_expert *e = malloc(sizeof *e);
 	if (!e)
 		return CAD_ERR_MEMORY;
 	*e = (struct kn_cpu_expert){
 		.gate_up = gate_up_of(source, weights),
-		.down = panels_of(down, down->n, weights),
+		.down = panels_of(down, weights),
 		.activation = spec->activation,
 		.limit = spec->limit,
 		.ffn = spec->size,
 	};
 
 	const struct kn_source gate_and_up[2] = { *gate, *up };
-	enum cad_status status = panels_fill(device, &e->gate_up, gate->dtype, gate_up_row, gate_and_up);
+	enum cad_status status = panels_fill(device, &e->gate_up, gate_up_row, gate_and_up);
 	if (status == CAD_OK)
-		status = panels_fill(device, &e->down, down->dtype, source_row, down);
+		status = panels_fill(device, &e->down, row_at, down);
 	if (status == CAD_OK)
 		status = pair_bias_create(device, &source->gate_bias, &source->up_bias, e->gate_up.n, &e->gate_up_bias);
 	if (status == CAD_OK && source->down_bias.data)

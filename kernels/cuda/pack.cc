@@ -97,14 +97,11 @@ uint16_t f16_of(float value)
 
 void unpack_bias(const struct kn_source *tensor, const float *bias, const struct kn_span *span)
 {
+	const size_t element = cad_dtype_bytes(tensor->dtype);
 	for (size_t i = 0; i < tensor->n; i++) {
-		uint16_t half = f16_of(bias[i]);
-		if (tensor->dtype == CAD_DTYPE_F32)
-			kn_span_put(span, i * sizeof(float), &bias[i], sizeof(float));
-		else if (tensor->dtype == CAD_DTYPE_BF16)
-			kn_span_put(span, i * 2, reinterpret_cast<const uint8_t *>(&bias[i]) + 2, 2);
-		else
-			kn_span_put(span, i * 2, &half, 2);
+		uint8_t value[sizeof(float)];
+		kn_cuda_f32_to(bias[i], tensor->dtype, value);
+		kn_span_put(span, i * element, value, element);
 	}
 }
 
@@ -151,14 +148,24 @@ float kn_cuda_f32_of(const void *value, enum cad_dtype dtype)
 	return widened;
 }
 
+void kn_cuda_f32_to(float value, enum cad_dtype dtype, void *out)
+{
+	const uint16_t half = f16_of(value);
+	if (dtype == CAD_DTYPE_F32)
+		memcpy(out, &value, sizeof value);
+	else if (dtype == CAD_DTYPE_BF16)
+		memcpy(out, reinterpret_cast<const uint8_t *>(&value) + 2, 2);
+	else
+		memcpy(out, &half, sizeof half);
+}
+
 struct kn_cuda_layout kn_cuda_layout_of(const struct kn_expert_source *source, enum cad_weights weights)
 {
 	const bool up_biased = source->gate_bias.n > 0 || source->up_bias.n > 0, down_biased = source->down_bias.n > 0;
 	const size_t hidden = source->gate.k, ffn = source->gate.n;
 	struct kn_cuda_layout l = {};
 
-	CAD_ASSERT(source->gate.dtype == source->up.dtype);
-	add_matrix(&l, KN_AREA_UP, form_of(source->gate.dtype, weights), ffn, KN_PANEL_COLUMNS, hidden);
+	add_matrix(&l, KN_AREA_UP, form_of(kn_gate_up_dtype(source), weights), ffn, KN_PANEL_COLUMNS, hidden);
 	add_matrix(&l, KN_AREA_DOWN, form_of(source->down.dtype, weights), hidden, KN_PANEL_ROWS, ffn);
 	const size_t up_bytes = kn_round_up(ffn, KN_COLUMNS_UNIT) * sizeof(float),
 		     down_bytes = kn_round_up(hidden, KN_COLUMNS_UNIT) * sizeof(float);

@@ -34,6 +34,8 @@ enum {
 
 /* A value of F32, F16 or BF16, of any alignment. */
 float kn_cuda_f32_of(const void *value, enum cad_dtype dtype);
+/* The way back, which is exact: of a value that was widened so. */
+void kn_cuda_f32_to(float value, enum cad_dtype dtype, void *out);
 
 /* One way to keep weights. */
 struct kn_cuda_form {

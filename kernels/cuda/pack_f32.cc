@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Weights as they are stored, or rounded to bf16. */
+/* Weights as they are stored, rounded to bf16, or, where gate and up are stored in two types, widened
+ * to f32. */
 #include "kernels/cuda/pack.h"
 
 /* Where value k (of a block) of row r is, in elements. */
@@ -12,22 +13,35 @@ static void pack_row(const struct kn_source *source, size_t row, size_t k, size_
 	const uint8_t *values = static_cast<const uint8_t *>(source->data) + (row * source->k + k) * element;
 	T *out = reinterpret_cast<T *>(block);
 
-	if (source->dtype == DTYPE)
-		for (size_t i = 0; i < count; i++)
-			memcpy(&out[place(r, i)], values + i * sizeof(T), sizeof(T));
-	else
-		for (size_t i = 0; i < count; i++)
-			out[place(r, i)] = kn_bf16_of(kn_cuda_f32_of(values + i * element, source->dtype));
+	for (size_t i = 0; i < count; i++, values += element) {
+		T *at = &out[place(r, i)];
+		if (source->dtype == DTYPE) {
+			memcpy(at, values, sizeof(T));
+			continue;
+		}
+		const float widened = kn_cuda_f32_of(values, source->dtype);
+		if (DTYPE == CAD_DTYPE_F32)
+			memcpy(at, &widened, sizeof(T));
+		else
+			*at = kn_bf16_of(widened);
+	}
 }
 
 template <enum cad_dtype DTYPE, class T>
 static void unpack_row(const struct kn_source *tensor, size_t row, size_t k, size_t count, unsigned r,
 	const uint8_t *block, const struct kn_span *span)
 {
-	T values[KN_F32_STEP];
-	for (size_t i = 0; i < count; i++)
-		values[i] = reinterpret_cast<const T *>(block)[place(r, i)];
-	kn_span_put(span, (row * tensor->k + k) * sizeof(T), values, count * sizeof(T));
+	const size_t element = cad_dtype_bytes(tensor->dtype);
+	uint8_t values[KN_F32_STEP * sizeof(float)];
+
+	for (size_t i = 0; i < count; i++) {
+		const T *at = &reinterpret_cast<const T *>(block)[place(r, i)];
+		if (tensor->dtype == DTYPE)
+			memcpy(values + i * element, at, sizeof(T));
+		else
+			kn_cuda_f32_to(kn_cuda_f32_of(at, DTYPE), tensor->dtype, values + i * element);
+	}
+	kn_span_put(span, (row * tensor->k + k) * element, values, count * element);
 }
 
 template <enum cad_dtype DTYPE, class T> static constexpr struct kn_cuda_form form()

@@ -100,6 +100,9 @@ void op_fill(float *out, size_t count, uint64_t *state, enum op_data data, float
 /* Host rows of a checkpoint tensor [n][k] of `dtype` (F32, F16, BF16), random; op_source_f32 reads
  * element i as f32. Freed with free((void *)source.data). */
 struct kn_source op_source(size_t n, size_t k, enum cad_dtype dtype, uint64_t *state, enum op_data data, float scale);
+/* The type of a matrix of an expert; with variant 1, experts of one call have several, with variant
+ * 2 the matrices of an expert too. */
+enum cad_dtype op_dtype_of(const struct op_case *c, size_t expert, size_t matrix);
 float op_source_f32(const struct kn_source *source, size_t i);
 /* The scale of a group by the rule of kernels/quantise.h, written once more: 12 digits by frexp and
  * ceil, not by bits. range: the largest q. */

@@ -69,6 +69,12 @@ struct kn_source op_source(size_t n, size_t k, enum cad_dtype dtype, uint64_t *s
 	return (struct kn_source){ out, dtype, n, k };
 }
 
+enum cad_dtype op_dtype_of(const struct op_case *c, size_t expert, size_t matrix)
+{
+	static const enum cad_dtype several[] = { CAD_DTYPE_BF16, CAD_DTYPE_F32, CAD_DTYPE_F16 };
+	return c->variant > 0 ? several[(expert + (c->variant == 2 ? matrix : 0)) % 3] : c->dtype;
+}
+
 float op_source_f32(const struct kn_source *source, size_t i)
 {
 	const uint8_t *at = (const uint8_t *)source->data + i * cad_dtype_bytes(source->dtype);

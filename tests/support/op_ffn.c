@@ -67,13 +67,6 @@ static void *nans(struct kn_queue *queue, size_t bytes)
 	return scratch;
 }
 
-/* The type of an expert's tensors; variant 1: experts of one call have several. */
-static enum cad_dtype dtype_of(const struct op_case *c, size_t e)
-{
-	static const enum cad_dtype several[] = { CAD_DTYPE_BF16, CAD_DTYPE_F32, CAD_DTYPE_F16 };
-	return c->variant == 1 ? several[e % 3] : c->dtype;
-}
-
 static struct ffn *setup(struct kn_queue *queue, const struct op_case *c, bool sums, uint64_t seed)
 {
 	struct ffn *s = op_need(sizeof *s);
@@ -86,12 +79,12 @@ static struct ffn *setup(struct kn_queue *queue, const struct op_case *c, bool s
 
 	for (size_t e = 0; e < c->experts; e++) {
 		struct expert *x = &s->experts[e];
-		enum cad_dtype dtype = dtype_of(c, e);
-		x->source[GATE] = op_source(c->n, c->k, dtype, &seed, c->data, scale_in);
-		x->source[UP] = op_source(c->n, c->k, dtype, &seed, c->data, scale_in);
-		x->source[DOWN] = op_source(c->k, c->n, dtype, &seed, c->data, scale_out);
+		x->source[GATE] = op_source(c->n, c->k, op_dtype_of(c, e, GATE), &seed, c->data, scale_in);
+		x->source[UP] = op_source(c->n, c->k, op_dtype_of(c, e, UP), &seed, c->data, scale_in);
+		x->source[DOWN] = op_source(c->k, c->n, op_dtype_of(c, e, DOWN), &seed, c->data, scale_out);
 		for (size_t i = GATE_BIAS; c->bias && i < SOURCES; i++)
-			x->source[i] = op_source(i == DOWN_BIAS ? c->k : c->n, 1, dtype, &seed, c->data, 1.0f);
+			x->source[i] = op_source(
+				i == DOWN_BIAS ? c->k : c->n, 1, op_dtype_of(c, e, GATE), &seed, c->data, 1.0f);
 		const struct kn_expert_source source = { x->source[GATE], x->source[UP], x->source[DOWN],
 			x->source[GATE_BIAS], x->source[UP_BIAS], x->source[DOWN_BIAS], &spec };
 		CAD_ASSERT(queue->ops->expert_create(queue->device, &source, c->weights, &x->packed) == CAD_OK);

@@ -32,9 +32,9 @@ static struct op_state *unpack_setup(struct kn_queue *queue, const struct op_cas
 	struct cad_ffn_spec spec = { (uint32_t)c->n, c->activation, c->limit, c->bias };
 
 	s->source = (struct kn_expert_source){
-		.gate = op_source(c->n, c->k, c->dtype, &seed, c->data, 1.0f),
-		.up = op_source(c->n, c->k, c->dtype, &seed, c->data, 1.0f),
-		.down = op_source(c->k, c->n, c->dtype, &seed, c->data, 1.0f),
+		.gate = op_source(c->n, c->k, op_dtype_of(c, 0, 0), &seed, c->data, 1.0f),
+		.up = op_source(c->n, c->k, op_dtype_of(c, 0, 1), &seed, c->data, 1.0f),
+		.down = op_source(c->k, c->n, op_dtype_of(c, 0, 2), &seed, c->data, 1.0f),
 		.spec = &spec,
 	};
 	if (c->bias) {
