@@ -5,23 +5,44 @@
 
 static const struct {
 	const char *name;
-	size_t bytes;
+	size_t bits;
 } dtypes[CAD_DTYPE_COUNT] = {
-	[CAD_DTYPE_F32] = { "f32", 4 },
-	[CAD_DTYPE_F16] = { "f16", 2 },
-	[CAD_DTYPE_BF16] = { "bf16", 2 },
-	[CAD_DTYPE_F8_E4M3] = { "f8_e4m3", 1 },
-	[CAD_DTYPE_I64] = { "i64", 8 },
-	[CAD_DTYPE_I32] = { "i32", 4 },
-	[CAD_DTYPE_U8] = { "u8", 1 },
+	[CAD_DTYPE_F32] = { "f32", 32 },
+	[CAD_DTYPE_F16] = { "f16", 16 },
+	[CAD_DTYPE_BF16] = { "bf16", 16 },
+	[CAD_DTYPE_F8_E4M3] = { "f8_e4m3", 8 },
+	[CAD_DTYPE_I64] = { "i64", 64 },
+	[CAD_DTYPE_I32] = { "i32", 32 },
+	[CAD_DTYPE_U8] = { "u8", 8 },
+	[CAD_DTYPE_F64] = { "f64", 64 },
+	[CAD_DTYPE_C64] = { "c64", 64 },
+	[CAD_DTYPE_BOOL] = { "bool", 8 },
+	[CAD_DTYPE_I8] = { "i8", 8 },
+	[CAD_DTYPE_I16] = { "i16", 16 },
+	[CAD_DTYPE_U16] = { "u16", 16 },
+	[CAD_DTYPE_U32] = { "u32", 32 },
+	[CAD_DTYPE_U64] = { "u64", 64 },
+	[CAD_DTYPE_F8_E5M2] = { "f8_e5m2", 8 },
+	[CAD_DTYPE_F8_E8M0] = { "f8_e8m0", 8 },
+	[CAD_DTYPE_F8_E4M3FNUZ] = { "f8_e4m3fnuz", 8 },
+	[CAD_DTYPE_F8_E5M2FNUZ] = { "f8_e5m2fnuz", 8 },
+	[CAD_DTYPE_F6_E2M3] = { "f6_e2m3", 6 },
+	[CAD_DTYPE_F6_E3M2] = { "f6_e3m2", 6 },
+	[CAD_DTYPE_F4] = { "f4", 4 },
 	[CAD_DTYPE_Q8] = { "q8", 0 },
 	[CAD_DTYPE_Q4] = { "q4", 0 },
 };
 
+size_t cad_dtype_bits(enum cad_dtype dtype)
+{
+	CAD_ASSERT(dtype < CAD_DTYPE_COUNT && dtypes[dtype].bits > 0);
+	return dtypes[dtype].bits;
+}
+
 size_t cad_dtype_bytes(enum cad_dtype dtype)
 {
-	CAD_ASSERT(dtype < CAD_DTYPE_COUNT && dtypes[dtype].bytes > 0);
-	return dtypes[dtype].bytes;
+	CAD_ASSERT(cad_dtype_bits(dtype) % 8 == 0);
+	return dtypes[dtype].bits / 8;
 }
 
 const char *cad_dtype_name(enum cad_dtype dtype)

@@ -15,6 +15,22 @@ enum cad_dtype {
 	CAD_DTYPE_I64,
 	CAD_DTYPE_I32,
 	CAD_DTYPE_U8,
+	/* those that nothing computes with; a file may hold them all the same */
+	CAD_DTYPE_F64,
+	CAD_DTYPE_C64,
+	CAD_DTYPE_BOOL,
+	CAD_DTYPE_I8,
+	CAD_DTYPE_I16,
+	CAD_DTYPE_U16,
+	CAD_DTYPE_U32,
+	CAD_DTYPE_U64,
+	CAD_DTYPE_F8_E5M2,
+	CAD_DTYPE_F8_E8M0,
+	CAD_DTYPE_F8_E4M3FNUZ,
+	CAD_DTYPE_F8_E5M2FNUZ,
+	CAD_DTYPE_F6_E2M3,
+	CAD_DTYPE_F6_E3M2,
+	CAD_DTYPE_F4,
 	/* rows of a quantised matrix (kernels/image.h); elements have no size of their own */
 	CAD_DTYPE_Q8,
 	CAD_DTYPE_Q4,
@@ -22,14 +38,17 @@ enum cad_dtype {
 };
 static inline bool cad_dtype_quantised(enum cad_dtype dtype) { return dtype == CAD_DTYPE_Q8 || dtype == CAD_DTYPE_Q4; }
 
-size_t cad_dtype_bytes(enum cad_dtype dtype);     /* of an element; not of a quantised type */
+/* Of an element; not of a quantised type. */
+size_t cad_dtype_bits(enum cad_dtype dtype);
+/* The same; not of one whose elements have no whole bytes. */
+size_t cad_dtype_bytes(enum cad_dtype dtype);
 const char *cad_dtype_name(enum cad_dtype dtype); /* "f32", ... */
 
 struct cad_tensor {
-	const void *data; /* NULL: the model has no such tensor. Aligned to the element only */
+	const void *data; /* NULL: the model has no such tensor. Of any alignment */
 	enum cad_dtype dtype;
-	uint32_t rank;
-	uint64_t shape[4];
+	uint32_t rank;     /* a file may hold tensors of more dimensions than shape has */
+	uint64_t shape[4]; /* the first of them */
 	uint64_t bytes;
 	const char *name; /* as published; lives as long as the model */
 };

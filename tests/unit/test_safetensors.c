@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -93,6 +94,58 @@ static void reads(void **state)
 	free(bytes);
 }
 
+/* Those of safetensors 0.8.0, and what 24 elements of each take. */
+static void every_dtype(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *name;
+		size_t bytes;
+	} dtypes[] = {
+		{ "BOOL", 24 },
+		{ "F4", 12 },
+		{ "F6_E2M3", 18 },
+		{ "F6_E3M2", 18 },
+		{ "U8", 24 },
+		{ "I8", 24 },
+		{ "F8_E5M2", 24 },
+		{ "F8_E4M3", 24 },
+		{ "F8_E8M0", 24 },
+		{ "F8_E4M3FNUZ", 24 },
+		{ "F8_E5M2FNUZ", 24 },
+		{ "I16", 48 },
+		{ "U16", 48 },
+		{ "F16", 48 },
+		{ "BF16", 48 },
+		{ "I32", 96 },
+		{ "U32", 96 },
+		{ "F32", 96 },
+		{ "C64", 192 },
+		{ "F64", 192 },
+		{ "I64", 192 },
+		{ "U64", 192 },
+	};
+	for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+		char header[256];
+		struct cad_safetensors *file;
+		unsigned char *bytes;
+		struct cad_error error;
+		/* nothing is aligned, and there are more dimensions than a shape has room for */
+		snprintf(header, sizeof header,
+			"{\"a\": {\"dtype\": \"U8\", \"shape\": [1], \"data_offsets\": [0, 1]}, "
+			"\"t\": {\"dtype\": \"%s\", \"shape\": [2, 1, 3, 1, 4, 1], \"data_offsets\": [1, %zu]}}",
+			dtypes[i].name, 1 + dtypes[i].bytes);
+		must(open_text(header, 1 + dtypes[i].bytes, &file, &bytes, &error), &error);
+		struct cad_tensor tensor = cad_safetensors_find(file, "t");
+		assert_int_equal(tensor.rank, 6);
+		assert_int_equal(tensor.bytes, dtypes[i].bytes);
+		assert_int_equal(tensor.bytes * 8, 24 * cad_dtype_bits(tensor.dtype));
+		assert_int_equal(strcasecmp(cad_dtype_name(tensor.dtype), dtypes[i].name), 0);
+		cad_safetensors_close(file);
+		free(bytes);
+	}
+}
+
 static void no_tensors(void **state)
 {
 	(void)state;
@@ -126,10 +179,12 @@ static const struct refusal {
 		"the header is not JSON: duplicate object key" },
 	{ "{\"t\": 5}", 0, CAD_ERR_CORRUPT, "the header's entry 't' is not an object" },
 	{ "{\"t\": {\"shape\": [1], \"data_offsets\": [0, 1]}}", 1, CAD_ERR_CORRUPT, "tensor 't' has no dtype" },
-	{ LONE("F64", "[1]", "[0, 8]"), 8, CAD_ERR_UNSUPPORTED, "tensor 't' has dtype 'F64'; known are F32" },
-	{ LONE("f32", "[1]", "[0, 4]"), 4, CAD_ERR_UNSUPPORTED, "tensor 't' has dtype 'f32'" },
+	{ LONE("f32", "[1]", "[0, 4]"), 4, CAD_ERR_UNSUPPORTED, "tensor 't' has dtype 'f32', which is none of those" },
+	{ LONE("F4", "[3]", "[0, 2]"), 2, CAD_ERR_CORRUPT, "tensor 't' has 12 bits of data, which are no whole bytes" },
+	{ LONE("F6_E2M3", "[4]", "[0, 4]"), 4, CAD_ERR_CORRUPT, "has 4 bytes of data, but its shape and dtype need 3" },
 	{ "{\"t\": {\"dtype\": \"U8\", \"data_offsets\": [0, 1]}}", 1, CAD_ERR_CORRUPT, "tensor 't' has no shape" },
-	{ LONE("U8", "[1,1,1,1,1]", "[0, 1]"), 1, CAD_ERR_UNSUPPORTED, "tensor 't' has 5 dimensions; at most 4" },
+	{ LONE("U8", "[1,1,1,1,2]", "[0, 1]"), 1, CAD_ERR_CORRUPT,
+		"has 1 bytes of data, but its shape and dtype need 2" },
 	{ LONE("U8", "[-1]", "[0, 1]"), 1, CAD_ERR_CORRUPT,
 		"tensor 't' has a shape with something other than whole numbers" },
 	{ LONE("U8", "[1.0]", "[0, 1]"), 1, CAD_ERR_CORRUPT, "tensor 't' has a shape with something other" },
@@ -166,8 +221,6 @@ static const struct refusal {
 		"tensor 'b' leaves a hole before it" },
 	{ "{" TENSOR("a", "U8", "[4]", "[0, 4]") ", " TENSOR("b", "U8", "[0]", "[2, 2]") "}", 4, CAD_ERR_CORRUPT,
 		"tensor 'b' overlaps the tensor before it" },
-	{ "{" TENSOR("a", "U8", "[1]", "[0, 1]") ", " TENSOR("b", "BF16", "[1]", "[1, 3]") "}", 3, CAD_ERR_UNSUPPORTED,
-		"tensor 'b' is not aligned to its elements" },
 };
 
 static void hostile_headers(void **state)
@@ -376,6 +429,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads),
+		cmocka_unit_test(every_dtype),
 		cmocka_unit_test(no_tensors),
 		cmocka_unit_test(hostile_headers),
 		cmocka_unit_test(hostile_lengths),
