@@ -22,6 +22,7 @@ struct tensor {
 	struct kn_source source;
 	enum cad_dtype kept;
 	struct cad_tensor out; /* its type in the file: of a quantised matrix U8 [n][bytes of a row] */
+	char *name;            /* the published one, which a checkpoint may have otherwise */
 	uint64_t at;           /* from the beginning of the data */
 	char checksum[33];     /* of one that routers compute with */
 };
@@ -36,7 +37,6 @@ struct unit {
 
 struct writing {
 	const struct kn_packing *packing;
-	char head_name[256]; /* of an output matrix that the checkpoint has not apart */
 	struct tensor *tensors;
 	struct unit *units;
 	size_t tensors_count, units_count, head_bytes;
@@ -52,12 +52,18 @@ struct writing {
 static void add_tensor(struct writing *w, enum cad_role role, struct cad_tensor tensor, enum cad_weights weights)
 {
 	struct tensor *made = &w->tensors[w->tensors_count++];
+	const struct unit *unit = &w->units[w->units_count - 1];
+	char name[256];
 
 	*made = (struct tensor){
 		.source = kn_source_of(tensor),
 		.kept = kn_kept_dtype(&tensor, role, weights),
 		.out = tensor,
 	};
+	if (cad_model_tensor_name(w->packing->model, role, unit->is_expert ? unit->layer : unit->part, unit->expert,
+		    name, sizeof name))
+		made->name = strdup(name);
+	made->out.name = made->name;
 	uint64_t row_bytes = kn_row_bytes(made->kept, made->source.k);
 	made->out.bytes = made->source.n * row_bytes;
 	made->out.dtype = made->kept;
@@ -90,11 +96,8 @@ static void add_part(struct writing *w, uint32_t part)
 	/* a tied embedding may be kept otherwise than the output matrix */
 	struct cad_tensor head = cad_model_tensor(model, CAD_ROLE_LM_HEAD, 0, 0);
 	if (part + 1 == cad_model_router_parts(model) && cad_model_spec(model)->tied_embeddings &&
-		kn_kept_dtype(&head, CAD_ROLE_EMBED, weights) != kn_kept_dtype(&head, CAD_ROLE_LM_HEAD, weights) &&
-		cad_model_tensor_name(model, CAD_ROLE_LM_HEAD, 0, 0, w->head_name, sizeof w->head_name)) {
-		head.name = w->head_name;
+		kn_kept_dtype(&head, CAD_ROLE_EMBED, weights) != kn_kept_dtype(&head, CAD_ROLE_LM_HEAD, weights))
 		add_tensor(w, CAD_ROLE_LM_HEAD, head, weights);
-	}
 }
 
 static void add_expert(struct writing *w, uint32_t layer, uint32_t expert)
@@ -124,8 +127,12 @@ static enum cad_status list(struct writing *w, struct cad_error *error)
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++)
 		for (uint32_t e = 0; spec->layers[layer].moe && e < spec->gate.experts; e++)
 			add_expert(w, layer, e);
-	for (size_t i = 0; i < w->tensors_count; i++)
+	for (size_t i = 0; i < w->tensors_count; i++) {
 		memset(w->tensors[i].checksum, '0', sizeof w->tensors[i].checksum - 1);
+		if (!w->tensors[i].name)
+			return cad_error_set(error, CAD_ERR_MEMORY, "no memory for the names of tensors of '%s'",
+				cad_model_directory(model));
+	}
 
 	return CAD_OK;
 }
@@ -184,6 +191,8 @@ static char *make_head(const struct writing *w, const struct cad_tensor *placed,
 		set(notes, "router", cad_weights_name(packing->weights.router));
 	if (packing->quanta)
 		good = good && quanta && set(notes, "quanta", quanta);
+	if (cad_model_has_own_head(packing->model))
+		good = good && set(notes, "head", "own");
 	free(quanta);
 	for (size_t i = 0; i < w->units_count; i++)
 		good = good && set_unit(notes, w, &w->units[i]);
@@ -343,6 +352,8 @@ enum cad_status kn_packed_write(const struct kn_packing *packing, struct cad_err
 
 free_lists:
 	free(placed);
+	for (size_t i = 0; i < w.tensors_count; i++)
+		free(w.tensors[i].name);
 	free(w.tensors);
 	free(w.units);
 	return status;

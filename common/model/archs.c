@@ -385,9 +385,12 @@ static const struct cad_arch archs[] = {
 		.rope_theta = 1e6,
 		.read = read_mixtral,
 		NAMES(mixtral_names),
+		.fused = CAD_FUSED_ROWS,
+		.renamed = ".block_sparse_moe.",
+		.renamed_to = ".mlp.",
 	},
-	{ .name = "olmoe", .runs = true, .rope_theta = 1e4, .read = read_olmoe },
-	{ .name = "qwen3_moe", .runs = true, .rope_theta = 1e4, .read = read_qwen3_moe },
+	{ .name = "olmoe", .runs = true, .rope_theta = 1e4, .read = read_olmoe, .fused = CAD_FUSED_ROWS },
+	{ .name = "qwen3_moe", .runs = true, .rope_theta = 1e4, .read = read_qwen3_moe, .fused = CAD_FUSED_ROWS },
 	{ .name = "llama", .runs = true, .rope_theta = 1e4, .read = read_llama },
 	{
 		.name = "qwen2_moe",
@@ -395,6 +398,7 @@ static const struct cad_arch archs[] = {
 		.rope_theta = 1e4,
 		.read = read_qwen2_moe,
 		NAMES(qwen2_moe_names),
+		.fused = CAD_FUSED_ROWS,
 	},
 	{
 		.name = "deepseek_v2",

@@ -20,6 +20,13 @@ struct cad_tensor_name {
 	const char *pattern;
 };
 
+/* How a layer's experts lie in one tensor, where a file has them so. Which form a file has is not the
+ * family's matter: transformers 5 writes the one that it read. */
+enum cad_fused {
+	CAD_FUSED_NONE, /* none that runs here has another way */
+	CAD_FUSED_ROWS, /* gate and up [E][2F][H], all of gate first; down [E][H][F] */
+};
+
 struct cad_arch {
 	const char *name;  /* model_type */
 	bool runs;         /* false: the config parses, but the engine has no code for it yet */
@@ -29,6 +36,10 @@ struct cad_arch {
 	void (*read)(const struct cad_keys *keys, struct cad_model_spec *spec);
 	const struct cad_tensor_name *names; /* looked at before the common names (tensors.c); may be NULL */
 	size_t names_count;
+	enum cad_fused fused;
+	/* A part of names that transformers 5 calls otherwise, and what it calls it: files have
+	 * either. NULL: none. */
+	const char *renamed, *renamed_to;
 };
 
 const struct cad_arch *cad_arch_find(const char *name); /* NULL: unknown */

@@ -103,6 +103,16 @@ static void print_needs(const struct cad_model *model, const struct cad_model_pa
 	fprintf(stream, "and %s of KV cache per token (--kv %s)\n", bytes_text(packed->kv_per_token, held), packed->kv);
 }
 
+/* Tensors of the files that no part of the model reads. */
+static void print_unread(const struct cad_model *model, FILE *stream)
+{
+	const char *first;
+	size_t count = cad_model_unread(model, &first);
+	if (count > 0)
+		fprintf(stream, "not read         %zu %s: %s%s\n", count, cad_plural(count, "tensor", "tensors"), first,
+			count > 1 ? ", ..." : "");
+}
+
 static void print_table(const struct cad_model *model, const struct cad_model_packed *packed,
 	const struct cad_model_needs *needs, FILE *stream)
 {
@@ -139,6 +149,7 @@ static void print_table(const struct cad_model *model, const struct cad_model_pa
 		bytes_text(sizes.files, two));
 	if (needs->experts_total)
 		print_experts(model, stream);
+	print_unread(model, stream);
 	print_needs(model, packed, needs, stream);
 }
 
@@ -171,6 +182,7 @@ static json_t *make_json(
 	const struct cad_attention_spec *a = &spec->attention;
 	struct cad_model_sizes sizes = cad_model_sizes(model);
 	char fingerprint[33];
+	const char *unread;
 	uint32_t sliding, window = smallest_window(spec, &sliding);
 
 	cad_model_fingerprint(model, fingerprint);
@@ -183,7 +195,7 @@ static json_t *make_json(
 	return json_pack("{s:s, s:s, s:s, s:s, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:o,"
 			 " s:{s:i, s:i, s:i, s:i, s:i}, s:{s:s, s:f, s:i}, s:{s:i, s:i, s:i, s:b, s:i}, s:i, s:i,"
 			 " s:{s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:{s:i, s:i, s:i, s:o, s:o, s:o},"
-			 " s:{s:s, s:s, s:o, s:o, s:o, s:o}}",
+			 " s:{s:s, s:s, s:o, s:o, s:o, s:o}, s:I}",
 		"directory", cad_model_directory(model), "architecture", spec->architecture, "dtype",
 		cad_dtype_name(spec->dtype), "fingerprint", fingerprint, "packed", form, "layers",
 		(int)spec->layers_count, "moe_layers", (int)cad_model_spec_moe_layers(spec), "hidden",
@@ -202,7 +214,8 @@ static json_t *make_json(
 		"kv_bytes_per_token", json_bytes(packed->kv_per_token), "memory", "weights", packed->weights, "kv",
 		packed->kv, "expert", json_bytes(packed->expert), "layer",
 		json_bytes(packed->expert * spec->gate.experts), "node",
-		json_bytes(packed->expert * needs->experts_per_node), "router", json_bytes(packed->router));
+		json_bytes(packed->expert * needs->experts_per_node), "router", json_bytes(packed->router),
+		"tensors_not_read", (json_int_t)cad_model_unread(model, &unread));
 }
 
 enum cad_status cad_model_inspect(const struct cad_model *model, const struct cad_model_packed *packed, uint32_t nodes,

@@ -22,6 +22,9 @@ struct cad_model {
 	 * CAD_SLOT_ABSENT */
 	uint32_t *slots;
 	bool *used; /* [shards.tensors_count] */
+	bool has_own_head;
+	size_t unread;
+	const char *unread_first;
 	struct cad_model_sizes sizes;
 	char fingerprint[33], config_checksum[33];
 	bool is_packed;
@@ -47,6 +50,8 @@ void cad_model_tensor_checksum(const struct cad_tensor *tensor, char hex[33]);
 CAD_MUST_USE enum cad_status cad_model_packed_open(struct cad_model *model, struct cad_error *error);
 /* After all tensors are found: a checksum is recorded of each. */
 CAD_MUST_USE enum cad_status cad_model_packed_check(const struct cad_model *model, struct cad_error *error);
+/* It had an output matrix of its own before. */
+bool cad_model_packed_has_own_head(const struct cad_model *model);
 /* A packed model's quantised matrix is in its file as [n][bytes of a row]; it becomes [n][k]. */
 void cad_model_packed_unfold(const struct cad_model *model, enum cad_role role, uint64_t k, struct cad_tensor *tensor);
 

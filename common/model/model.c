@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/model/model.h"
 
+#include "common/base/log.h"
 #include "common/model/internal.h"
 #include "common/model/tensors.h"
 
@@ -33,9 +34,9 @@ static size_t slot_of(const struct cad_model *model, enum cad_role role, uint32_
 static const char *shape_text(uint32_t rank, const uint64_t *shape, char text[96])
 {
 	size_t at = 0;
-	for (uint32_t i = 0; i < rank; i++)
+	for (uint32_t i = 0; i < rank && i < 4; i++)
 		at += (size_t)snprintf(text + at, 96 - at, "%s%llu", i ? ", " : "", (unsigned long long)shape[i]);
-	text[at] = 0;
+	snprintf(text + at, 96 - at, "%s", rank > 4 ? ", ..." : "");
 	return text;
 }
 
@@ -44,15 +45,28 @@ static bool shape_is(const struct cad_tensor *tensor, const struct cad_tensor_wa
 	return tensor->rank == want->rank && memcmp(tensor->shape, want->shape, want->rank * sizeof *want->shape) == 0;
 }
 
-/* Finds and checks one tensor, and notes where it is. */
-static enum cad_status place(struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert,
-	const struct cad_tensor_want *want, struct cad_error *error)
+/* The tensor of that name, or of the other one that it may have. */
+static const struct cad_shard_tensor *find(const struct cad_model *model, const char *name)
 {
-	char name[NAME_BYTES], has[96], wants[96];
-	if (!cad_tensor_name(model->arch, role, layer, expert, name, sizeof name))
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-			"%s: no tensor is known for a part that config.json calls for", model->directory);
+	char other[NAME_BYTES];
 	const struct cad_shard_tensor *found = cad_shards_find(&model->shards, name);
+	if (!found && cad_tensor_other_name(model->arch, name, other, sizeof other))
+		found = cad_shards_find(&model->shards, other);
+	return found;
+}
+
+static const struct cad_shard_tensor *find_role(const struct cad_model *model, enum cad_role role)
+{
+	char name[NAME_BYTES];
+	return cad_tensor_name(model->arch, role, 0, 0, name, sizeof name) ? find(model, name) : NULL;
+}
+
+/* Finds and checks one tensor, which is called `name`, and notes where it is. */
+static enum cad_status place_named(struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert,
+	const char *name, const struct cad_tensor_want *want, struct cad_error *error)
+{
+	char has[96], wants[96];
+	const struct cad_shard_tensor *found = find(model, name);
 	if (!found && model->shards.count == 1)
 		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: tensor '%s' is missing, but config.json calls for it",
 			model->shards.list[0].path, name);
@@ -66,12 +80,12 @@ static enum cad_status place(struct cad_model *model, enum cad_role role, uint32
 	const char *path = model->shards.list[found->shard].path;
 	if (!shape_is(tensor, want))
 		return cad_error_set(error, CAD_ERR_CORRUPT,
-			"%s: tensor '%s' has shape [%s], but config.json calls for [%s]", path, name,
+			"%s: tensor '%s' has shape [%s], but config.json calls for [%s]", path, tensor->name,
 			shape_text(tensor->rank, tensor->shape, has), shape_text(want->rank, want->shape, wants));
 	if (tensor->dtype != CAD_DTYPE_F32 && tensor->dtype != CAD_DTYPE_F16 && tensor->dtype != CAD_DTYPE_BF16 &&
 		!cad_dtype_quantised(tensor->dtype))
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-			"%s: tensor '%s' has dtype %s; weights must be f32, f16 or bf16", path, name,
+			"%s: tensor '%s' has dtype %s; weights must be f32, f16 or bf16", path, tensor->name,
 			cad_dtype_name(tensor->dtype));
 	model->used[index] = true;
 	model->slots[slot_of(model, role, layer, expert)] = (uint32_t)index;
@@ -79,49 +93,101 @@ static enum cad_status place(struct cad_model *model, enum cad_role role, uint32
 	return CAD_OK;
 }
 
+static enum cad_status place(struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert,
+	const struct cad_tensor_want *want, struct cad_error *error)
+{
+	char name[NAME_BYTES];
+	if (!cad_tensor_name(model->arch, role, layer, expert, name, sizeof name))
+		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+			"%s: no tensor is known for a part that config.json calls for", model->directory);
+	return place_named(model, role, layer, expert, name, want, error);
+}
+
+/* A matrix of all experts of a layer: in one tensor, or each in its own. Config.json does not say
+ * which; the tensors do. */
+static enum cad_status place_experts(struct cad_model *model, enum cad_role role, uint32_t layer,
+	const struct cad_tensor_want *want, struct cad_error *error)
+{
+	char name[NAME_BYTES];
+	bool fused = cad_tensor_fused_name(model->arch, role, layer, name, sizeof name) && find(model, name);
+	struct cad_tensor_want all = cad_tensor_fused_wanted(&model->spec, role, *want);
+	enum cad_status status = CAD_OK;
+
+	for (uint32_t expert = 0; expert < model->spec.gate.experts && status == CAD_OK; expert++)
+		status = fused ? place_named(model, role, layer, expert, name, &all, error)
+			       : place(model, role, layer, expert, want, error);
+	return status;
+}
+
 static enum cad_status place_layer(struct cad_model *model, uint32_t layer, struct cad_error *error)
 {
 	enum cad_status status = CAD_OK;
 	for (enum cad_role role = CAD_ROLE_ATTENTION_NORM; role < CAD_ROLE_COUNT && status == CAD_OK; role++) {
 		struct cad_tensor_want want = cad_tensor_wanted(&model->spec, role, layer);
-		uint32_t copies = !want.wanted ? 0 : cad_role_is_expert(role) ? model->spec.gate.experts : 1;
-		for (uint32_t expert = 0; expert < copies && status == CAD_OK; expert++)
-			status = place(model, role, layer, expert, &want, error);
+		if (!want.wanted)
+			continue;
+		status = cad_role_is_expert(role) ? place_experts(model, role, layer, &want, error)
+						  : place(model, role, layer, 0, &want, error);
 	}
 	return status;
 }
 
-/* A packed model has the output matrix apart where it is kept otherwise than the embedding that it
- * is tied to. */
-static bool has_own_head(const struct cad_model *model)
+/*
+ * What is in no layer. Where config.json says that embedding and output matrix are tied, either of
+ * them that is stored alone serves for both; where both are, each is itself, as in transformers
+ * 5.24: they are equal, or config.json is wrong. (A packed model has both also where the one is kept
+ * otherwise than the other.)
+ */
+static enum cad_status place_top(struct cad_model *model, struct cad_error *error)
 {
-	char name[NAME_BYTES];
-	return cad_tensor_name(model->arch, CAD_ROLE_LM_HEAD, 0, 0, name, sizeof name) &&
-		cad_shards_find(&model->shards, name);
+	bool tied = model->spec.tied_embeddings, embed = find_role(model, CAD_ROLE_EMBED) != NULL,
+	     head = find_role(model, CAD_ROLE_LM_HEAD) != NULL;
+	enum cad_status status = CAD_OK;
+
+	for (enum cad_role role = 0; role < CAD_ROLE_ATTENTION_NORM && status == CAD_OK; role++) {
+		struct cad_tensor_want want = cad_tensor_wanted(&model->spec, role, 0);
+		if (tied && role == CAD_ROLE_LM_HEAD)
+			want.wanted = head;
+		if (tied && role == CAD_ROLE_EMBED)
+			want.wanted = embed || !head;
+		if (want.wanted)
+			status = place(model, role, 0, 0, &want, error);
+	}
+	if (status != CAD_OK || !tied)
+		return status;
+
+	if (!embed) {
+		model->slots[CAD_ROLE_EMBED] = model->slots[CAD_ROLE_LM_HEAD];
+		model->slots[CAD_ROLE_LM_HEAD] = CAD_SLOT_ABSENT;
+	}
+	model->has_own_head = embed && head && (!model->is_packed || cad_model_packed_has_own_head(model));
+	model->spec.tied_embeddings = !model->has_own_head;
+	return CAD_OK;
+}
+
+/* What nothing reads is passed over, unless it belongs to what the model computes with. */
+static enum cad_status check_unread(struct cad_model *model, struct cad_error *error)
+{
+	for (size_t i = 0; i < model->shards.tensors_count; i++) {
+		const struct cad_shard_tensor *tensor = &model->shards.tensors[i];
+		if (model->used[i] || cad_tensor_is_computed(tensor->tensor.name))
+			continue;
+		if (cad_tensor_is_missed(&tensor->tensor))
+			return cad_error_set(error, CAD_ERR_CORRUPT,
+				"%s: tensor '%.200s' is not one that config.json calls for; the two may belong to different models",
+				model->shards.list[tensor->shard].path, tensor->tensor.name);
+		if (model->unread++ == 0)
+			model->unread_first = tensor->tensor.name;
+	}
+	return CAD_OK;
 }
 
 static enum cad_status place_all(struct cad_model *model, struct cad_error *error)
 {
-	enum cad_status status = CAD_OK;
-	for (enum cad_role role = 0; role < CAD_ROLE_ATTENTION_NORM && status == CAD_OK; role++) {
-		struct cad_tensor_want want = cad_tensor_wanted(&model->spec, role, 0);
-		if (role == CAD_ROLE_LM_HEAD && model->is_packed)
-			want.wanted = want.wanted || has_own_head(model);
-		if (want.wanted)
-			status = place(model, role, 0, 0, &want, error);
-	}
-
+	enum cad_status status = place_top(model, error);
 	for (uint32_t layer = 0; layer < model->spec.layers_count && status == CAD_OK; layer++)
 		status = place_layer(model, layer, error);
-	for (size_t i = 0; i < model->shards.tensors_count && status == CAD_OK; i++) {
-		const struct cad_shard_tensor *tensor = &model->shards.tensors[i];
-		if (!model->used[i] && !cad_tensor_is_harmless(&model->spec, tensor->tensor.name))
-			status = cad_error_set(error, CAD_ERR_CORRUPT,
-				"%s: tensor '%.200s' is not one that config.json calls for; the two may belong to different models",
-				model->shards.list[tensor->shard].path, tensor->tensor.name);
-	}
-
-	return status;
+	return status == CAD_OK ? check_unread(model, error) : status;
 }
 
 /* ---- what is computed once ---- */
@@ -239,10 +305,14 @@ enum cad_status cad_model_open(const char *directory, struct cad_model **model, 
 	if (status == CAD_OK && !opened->is_packed)
 		cad_model_hash_headers(opened, &config);
 	cad_model_config_fini(&config);
-	if (status == CAD_OK)
+	if (status == CAD_OK) {
+		if (opened->unread > 0)
+			cad_log_warn("model", "the files have tensors that nothing reads", CAD_S("model", directory),
+				CAD_U("count", opened->unread), CAD_S("first", opened->unread_first));
 		*model = opened;
-	else
+	} else {
 		cad_model_close(opened);
+	}
 
 	return status;
 }
@@ -271,6 +341,12 @@ enum cad_status cad_model_check(const char *directory, struct cad_error *error)
 /* ---- reading ---- */
 
 const struct cad_model_spec *cad_model_spec(const struct cad_model *model) { return &model->spec; }
+bool cad_model_has_own_head(const struct cad_model *model) { return model->has_own_head; }
+size_t cad_model_unread(const struct cad_model *model, const char **first)
+{
+	*first = model->unread_first;
+	return model->unread;
+}
 const char *cad_model_directory(const struct cad_model *model) { return model->directory; }
 struct cad_model_sizes cad_model_sizes(const struct cad_model *model) { return model->sizes; }
 bool cad_model_tensor_name(
@@ -286,7 +362,10 @@ struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role 
 	if (cad_role_is_expert(role) && model->spec.gate.experts == 0)
 		return (struct cad_tensor){ 0 };
 	uint32_t index = model->slots[slot_of(model, role, layer, expert)];
-	return index == CAD_SLOT_ABSENT ? (struct cad_tensor){ 0 } : model->shards.tensors[index].tensor;
+	if (index == CAD_SLOT_ABSENT)
+		return (struct cad_tensor){ 0 };
+	const struct cad_tensor *tensor = &model->shards.tensors[index].tensor;
+	return tensor->rank == 3 ? cad_tensor_fused_part(tensor, role, expert) : *tensor;
 }
 
 static void forget(struct cad_tensor tensor) { cad_file_forget(tensor.data, tensor.bytes); }

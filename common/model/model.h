@@ -4,9 +4,12 @@
  *
  * `cad_model_open` reads config.json, maps the safetensors files (one, or shards with an index),
  * and checks that every tensor that the spec calls for is present with the right shape and a known
- * type, and that there are no others. Afterwards nothing can fail and nothing is copied: a tensor
- * is a pointer into a read-only mapping, valid until `cad_model_close`. Immutable after opening;
- * any thread may read it.
+ * type, and that nothing else stands in what the model computes with. Afterwards nothing can fail
+ * and nothing is copied: a tensor is a pointer into a read-only mapping, valid until
+ * `cad_model_close`. Immutable after opening; any thread may read it.
+ *
+ * Experts may each have tensors of their own, or a layer's experts share one, of which a tensor is
+ * then a part.
  *
  * A packed model (packed.h) opens the same: its matrices may be of the types Q8 and Q4, in rows
  * whose length kernels/packed.h checks before anybody reads them.
@@ -35,6 +38,12 @@ const char *cad_model_directory(const struct cad_model *model);
 /* `layer` and `expert` are ignored where the role has none. Absent tensors (no bias, dense layer)
  * have data == NULL. */
 struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert);
+
+/* The output matrix is stored apart from the embedding, though config.json says that they are tied:
+ * then the spec says that they are not. */
+bool cad_model_has_own_head(const struct cad_model *model);
+/* How many tensors of the files nothing reads, and the first of them by name; 0, NULL. */
+size_t cad_model_unread(const struct cad_model *model, const char **first);
 
 /* The expert's tensors have been read: what they take of this process's memory goes. Who reads them
  * again waits for page faults, no more. */

@@ -48,6 +48,12 @@ void cad_model_packed_unfold(const struct cad_model *model, enum cad_role role, 
 	tensor->shape[1] = k;
 }
 
+bool cad_model_packed_has_own_head(const struct cad_model *model)
+{
+	const char *head = cad_safetensors_note(file_of(model)->file, "head");
+	return head && strcmp(head, "own") == 0;
+}
+
 enum cad_status cad_model_packed_check(const struct cad_model *model, struct cad_error *error)
 {
 	const struct cad_model_spec *spec = &model->spec;

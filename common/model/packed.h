@@ -9,6 +9,8 @@
  *   config        of config.json's bytes
  *   experts       how weights are kept (cad_weights_name): those of routed experts,
  *   router        and all others
+ *   head          own, where the checkpoint stores an output matrix apart, although config.json says
+ *                 that it is the embedding; else there is none
  *   expert.L.E    of the image of an expert (kernels/image.h), which its tensors are
  *   tensor.NAME   of the bytes of any other tensor
  *   part.P        of a part of what routers compute with, as the checkpoint has it

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { PATTERN_BYTES = 128 };
+
 static const struct cad_tensor_name common_names[] = {
 	{ CAD_ROLE_EMBED, "model.embed_tokens.weight" },
 	{ CAD_ROLE_FINAL_NORM, "model.norm.weight" },
@@ -56,14 +58,14 @@ static const char *find_pattern(const struct cad_tensor_name *names, size_t coun
 	return NULL;
 }
 
-bool cad_tensor_name(
-	const struct cad_arch *arch, enum cad_role role, uint32_t layer, uint32_t expert, char *name, size_t bytes)
+static const char *pattern_of(const struct cad_arch *arch, enum cad_role role)
 {
-	const char *pattern = find_pattern(arch->names, arch->names_count, role);
-	if (!pattern)
-		pattern = find_pattern(common_names, sizeof common_names / sizeof *common_names, role);
-	if (!pattern)
-		return false;
+	const char *own = find_pattern(arch->names, arch->names_count, role);
+	return own ? own : find_pattern(common_names, sizeof common_names / sizeof *common_names, role);
+}
+
+static void fill_pattern(const char *pattern, uint32_t layer, uint32_t expert, char *name, size_t bytes)
+{
 	size_t at = 0;
 	while (*pattern && at < bytes) {
 		if (*pattern == '{') {
@@ -76,8 +78,73 @@ bool cad_tensor_name(
 
 	CAD_ASSERT(at < bytes);
 	name[at] = 0;
+}
+
+bool cad_tensor_name(
+	const struct cad_arch *arch, enum cad_role role, uint32_t layer, uint32_t expert, char *name, size_t bytes)
+{
+	const char *pattern = pattern_of(arch, role);
+	if (!pattern)
+		return false;
+	fill_pattern(pattern, layer, expert, name, bytes);
 	return true;
 }
+
+bool cad_tensor_other_name(const struct cad_arch *arch, const char *name, char *other, size_t bytes)
+{
+	const char *part = arch->renamed ? strstr(name, arch->renamed) : NULL;
+	if (!part)
+		return false;
+	int length = snprintf(
+		other, bytes, "%.*s%s%s", (int)(part - name), name, arch->renamed_to, part + strlen(arch->renamed));
+	CAD_ASSERT(length > 0 && (size_t)length < bytes);
+	return true;
+}
+
+/* ---- fused experts ---- */
+
+static bool is_down(enum cad_role role) { return role == CAD_ROLE_EXPERT_DOWN; }
+
+bool cad_tensor_fused_name(const struct cad_arch *arch, enum cad_role role, uint32_t layer, char *name, size_t bytes)
+{
+	bool matrix = role == CAD_ROLE_EXPERT_GATE || role == CAD_ROLE_EXPERT_UP || is_down(role);
+	if (arch->fused == CAD_FUSED_NONE || !matrix)
+		return false;
+
+	/* beside the tensors of each: "model.layers.3.mlp.experts." */
+	char pattern[PATTERN_BYTES];
+	const char *each = pattern_of(arch, role), *number = strstr(each, "{e}");
+	int length = snprintf(pattern, sizeof pattern, "%.*s%s", (int)(number - each), each,
+		is_down(role) ? "down_proj" : "gate_up_proj");
+	CAD_ASSERT((size_t)length < sizeof pattern);
+	fill_pattern(pattern, layer, 0, name, bytes);
+	return true;
+}
+
+struct cad_tensor_want cad_tensor_fused_wanted(
+	const struct cad_model_spec *spec, enum cad_role role, struct cad_tensor_want one)
+{
+	return (struct cad_tensor_want){
+		.wanted = true,
+		.rank = 3,
+		.shape = { spec->gate.experts, is_down(role) ? one.shape[0] : 2 * one.shape[0], one.shape[1] },
+	};
+}
+
+struct cad_tensor cad_tensor_fused_part(const struct cad_tensor *fused, enum cad_role role, uint32_t expert)
+{
+	uint64_t each = fused->bytes / fused->shape[0], bytes = is_down(role) ? each : each / 2;
+	return (struct cad_tensor){
+		.data = (const char *)fused->data + expert * each + (role == CAD_ROLE_EXPERT_UP ? bytes : 0),
+		.dtype = fused->dtype,
+		.rank = 2,
+		.shape = { is_down(role) ? fused->shape[1] : fused->shape[1] / 2, fused->shape[2] },
+		.bytes = bytes,
+		.name = fused->name,
+	};
+}
+
+/* ---- what is wanted ---- */
 
 static struct cad_tensor_want vector(bool wanted, uint64_t n)
 {
@@ -171,12 +238,38 @@ struct cad_tensor_want cad_tensor_wanted(const struct cad_model_spec *spec, enum
 	}
 }
 
-bool cad_tensor_is_harmless(const struct cad_model_spec *spec, const char *name)
+/* ---- what is not ---- */
+
+static bool is_real(enum cad_dtype dtype)
 {
-	/* computed, not learned; old checkpoints carry it */
+	switch (dtype) {
+	case CAD_DTYPE_I64:
+	case CAD_DTYPE_I32:
+	case CAD_DTYPE_I16:
+	case CAD_DTYPE_I8:
+	case CAD_DTYPE_U64:
+	case CAD_DTYPE_U32:
+	case CAD_DTYPE_U16:
+	case CAD_DTYPE_U8:
+	case CAD_DTYPE_BOOL: return false;
+	default: return true;
+	}
+}
+
+bool cad_tensor_is_computed(const char *name)
+{
 	static const char frequencies[] = ".rotary_emb.inv_freq";
 	size_t length = strlen(name), tail = sizeof frequencies - 1;
-	if (length >= tail && strcmp(name + length - tail, frequencies) == 0)
-		return true;
-	return spec->tied_embeddings && strcmp(name, "lm_head.weight") == 0;
+	return length >= tail && strcmp(name + length - tail, frequencies) == 0;
+}
+
+bool cad_tensor_is_missed(const struct cad_tensor *tensor)
+{
+	static const char *const parts[] = { "model.layers.", "model.norm.", "model.embed_tokens.", "lm_head." };
+	if (!is_real(tensor->dtype))
+		return false;
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+		if (strncmp(tensor->name, parts[i], strlen(parts[i])) == 0)
+			return true;
+	return false;
 }

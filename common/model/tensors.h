@@ -14,13 +14,28 @@
 struct cad_tensor_want {
 	bool wanted;
 	uint32_t rank;
-	uint64_t shape[2];
+	uint64_t shape[3];
 };
 struct cad_tensor_want cad_tensor_wanted(const struct cad_model_spec *spec, enum cad_role role, uint32_t layer);
 /* Writes the published name; false when the architecture has no such tensor. */
 bool cad_tensor_name(
 	const struct cad_arch *arch, enum cad_role role, uint32_t layer, uint32_t expert, char *name, size_t bytes);
-/* Tensors that published checkpoints contain but nothing needs. */
-bool cad_tensor_is_harmless(const struct cad_model_spec *spec, const char *name);
+/* The other name that a tensor of this name may have; false: there is none. */
+bool cad_tensor_other_name(const struct cad_arch *arch, const char *name, char *other, size_t bytes);
+
+/* The tensor that has an expert role for all experts of a layer, where a file has it fused: its name;
+ * false when the architecture fuses none. */
+bool cad_tensor_fused_name(const struct cad_arch *arch, enum cad_role role, uint32_t layer, char *name, size_t bytes);
+/* Its shape, from what one expert wants. */
+struct cad_tensor_want cad_tensor_fused_wanted(
+	const struct cad_model_spec *spec, enum cad_role role, struct cad_tensor_want one);
+/* One expert's part of it. */
+struct cad_tensor cad_tensor_fused_part(const struct cad_tensor *fused, enum cad_role role, uint32_t expert);
+
+/* Whether a tensor is computed, not learned: old checkpoints carry it. */
+bool cad_tensor_is_computed(const char *name);
+/* Whether another one that nothing reads would be missed: one of real numbers, in what the model
+ * computes with. Buffers, masks, other heads and other models in a file would not. */
+bool cad_tensor_is_missed(const struct cad_tensor *tensor);
 
 #endif

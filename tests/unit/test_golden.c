@@ -412,6 +412,42 @@ static void forms_agree_with_transformers(void **state)
 	}
 }
 
+/* The same of files: also in every way of computing, with the reference's kernels. */
+static void files_agree_with_transformers(void **state)
+{
+	(void)state;
+	if (FOR_THREADS)
+		skip();
+	static const char *const files[] = { "forms/qwen3moe-head10", "forms/mixtral-dtypes", "forms/llama-own-head",
+		"forms/qwen3moe-fused" };
+	for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+		case_name = files[i];
+		struct cl_evaluation plain = read_case();
+		compute(&plain, (struct em_options){ .threads = 1, .settings.wire = CADRE_ROW_F32 });
+		struct figures f = compare(&plain, tolerance_f32);
+		print_message("%-32s logits %.1e  router %.1e  weights %.1e  experts differ in %zu of %zu\n", case_name,
+			f.logits, f.router, f.weights, f.differ, f.choices);
+		assert_true(f.logits <= tolerance_f32 && f.router <= tolerance_f32 && f.weights <= tolerance_f32);
+		assert_int_equal(f.differ, 0);
+		cl_evaluation_fini(&plain);
+
+		for (size_t w = 0; w < WAYS; w++) {
+			struct cl_evaluation one = read_case(), two = read_case();
+			compute(&one, (struct em_options){ .threads = 1, .settings = ways[w].settings });
+			compute(&two,
+				(struct em_options){
+					.threads = 2,
+					.nodes = 3,
+					.isa = KN_ISA_REF,
+					.settings = ways[w].settings,
+				});
+			assert_same_bits(&one, &two);
+			cl_evaluation_fini(&one);
+			cl_evaluation_fini(&two);
+		}
+	}
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -421,7 +457,10 @@ int main(int argc, char **argv)
 	case_name = argv[1];
 	cad_log_setup(is("forms") ? CAD_LOG_ERROR : CAD_LOG_WARN, CAD_LOG_LOGFMT);
 	if (is("forms")) {
-		const struct CMUnitTest form_tests[] = { cmocka_unit_test(forms_agree_with_transformers) };
+		const struct CMUnitTest form_tests[] = {
+			cmocka_unit_test(forms_agree_with_transformers),
+			cmocka_unit_test(files_agree_with_transformers),
+		};
 		return cmocka_run_group_tests(form_tests, NULL, NULL);
 	}
 	const struct CMUnitTest tests[] = {

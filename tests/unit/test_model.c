@@ -91,7 +91,7 @@ static void change_json(
 	json_decref(root);
 }
 
-enum damage { DROP, RENAME, SWAP_SHAPE, FLATTEN, RETYPE, ADD };
+enum damage { DROP, RENAME, TO_HEAD, TO_MLP, SWAP_SHAPE, FLATTEN, RETYPE, ADD };
 
 /* Writes model.safetensors again with one tensor (whose name ends with `tail`) changed; ADD adds
  * one of that very name. */
@@ -127,6 +127,8 @@ static void damage(const struct golden_copy *copy, enum damage how, const char *
 			switch (how) {
 			case DROP: continue;
 			case RENAME: t.name = "model.layers.0.unheard_of"; break;
+			case TO_HEAD: t.name = "lm_head.weight"; break;
+			case TO_MLP: t.name = "model.layers.0.mlp.gate.weight"; break;
 			case SWAP_SHAPE:
 				t.shape[0] = t.shape[1];
 				t.shape[1] = first;
@@ -466,11 +468,65 @@ static void harmless_extras(void **state)
 	struct golden_copy copy = golden_copy_create("llama-a");
 	damage(&copy, ADD, "model.layers.0.self_attn.rotary_emb.inv_freq");
 	opens(&copy);
-	damage(&copy, ADD, "lm_head.weight"); /* tied: it would be the embedding again */
-	opens(&copy);
-	change_json(&copy, "config.json", NULL, "tie_word_embeddings", json_false());
-	refuses(&copy, CAD_ERR_CORRUPT, "tensor 'lm_head.weight' has shape [1], but config.json calls for [512, 64]",
+	damage(&copy, ADD, "extra.buffer");
+	struct cad_model *model;
+	const char *first;
+	assert_int_equal(cad_model_open(copy.directory, &model, NULL), CAD_OK);
+	assert_int_equal(cad_model_unread(model, &first), 1);
+	assert_string_equal(first, "extra.buffer");
+	cad_model_close(model);
+	damage(&copy, ADD, "model.layers.0.self_attn.q_proj.bias"); /* config.json calls for none */
+	refuses(&copy, CAD_ERR_CORRUPT, "tensor 'model.layers.0.self_attn.q_proj.bias' is not one that config.json",
 		"");
+	golden_copy_remove(&copy);
+}
+
+static void tied_heads(void **state)
+{
+	(void)state;
+	struct golden_copy copy = golden_copy_create("llama-a");
+	damage(&copy, TO_HEAD, "model.embed_tokens.weight");
+	struct cad_model *model;
+	assert_int_equal(cad_model_open(copy.directory, &model, NULL), CAD_OK);
+	is_shape(cad_model_tensor(model, CAD_ROLE_EMBED, 0, 0), "lm_head.weight", CAD_DTYPE_BF16, 512, 64);
+	assert_false(cad_model_has_own_head(model));
+	assert_int_equal(cad_model_sizes(model).parameters, 171456);
+	cad_model_close(model);
+	change_json(&copy, "config.json", NULL, "tie_word_embeddings", json_false());
+	refuses(&copy, CAD_ERR_CORRUPT, "tensor 'model.embed_tokens.weight' is missing", "");
+	golden_copy_remove(&copy);
+
+	/* both are themselves */
+	model = open_golden("forms/llama-own-head");
+	assert_true(cad_model_has_own_head(model));
+	assert_false(cad_model_spec(model)->tied_embeddings);
+	cad_model_close(model);
+}
+
+static void fused_experts(void **state)
+{
+	(void)state;
+	struct cad_model *model = open_golden("forms/qwen3moe-fused");
+	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_UP, 1, 3), "model.layers.1.mlp.experts.gate_up_proj",
+		CAD_DTYPE_F32, 24, 32);
+	is_shape(cad_model_tensor(model, CAD_ROLE_EXPERT_DOWN, 1, 3), "model.layers.1.mlp.experts.down_proj",
+		CAD_DTYPE_F32, 32, 24);
+	assert_int_equal(cad_model_sizes(model).expert, 3 * 24 * 32 * 4);
+	cad_model_close(model);
+
+	struct golden_copy copy = golden_copy_create("forms/qwen3moe-fused");
+	damage(&copy, ADD, "model.layers.0.mlp.experts.0.gate_proj.weight");
+	refuses(&copy, CAD_ERR_CORRUPT, "'model.layers.0.mlp.experts.0.gate_proj.weight' is not one that config.json",
+		"");
+	damage(&copy, SWAP_SHAPE, "experts.gate_up_proj");
+	refuses(&copy, CAD_ERR_CORRUPT,
+		"experts.gate_up_proj' has shape [48, 4, 32], but config.json calls for [4, 48, 32]", "");
+	golden_copy_remove(&copy);
+
+	/* as transformers 5 calls it */
+	copy = golden_copy_create("mixtral-a");
+	damage(&copy, TO_MLP, "model.layers.0.block_sparse_moe.gate.weight");
+	opens(&copy);
 	golden_copy_remove(&copy);
 }
 
@@ -726,6 +782,8 @@ int main(void)
 		cmocka_unit_test(what_was_read_is_forgotten),
 		cmocka_unit_test(damaged_tensors),
 		cmocka_unit_test(harmless_extras),
+		cmocka_unit_test(tied_heads),
+		cmocka_unit_test(fused_experts),
 		cmocka_unit_test(truncated_files),
 		cmocka_unit_test(bad_indexes),
 		cmocka_unit_test(tensor_in_two_shards),
