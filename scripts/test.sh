@@ -90,6 +90,7 @@ python_tests() {
 }
 
 test_tokenizers() { python_tests tokenizers cadrectl; }             # published ones and random ones, against the library that defines them
+test_checkpoints() { python_tests checkpoints cadrectl; }           # random ones, against transformers; not among the tests that run without a name: it installs torch
 test_planners() { python_tests planners cadrectl; }                 # what plans are compared with and measured by
 test_kubernetes() { python_tests kubernetes "${PROGRAMS[@]}"; }     # the manifests, against the API's schemas, the programs, and each other
 
@@ -272,9 +273,9 @@ run_tests() {
 	[ $# -gt 0 ] || set -- unit asan tsan clang cluster tokenizers planners kubernetes fuzz
 	for kind in "$@"; do
 		case $kind in
-			unit | asan | tsan | clang | cluster | cluster-asan | late | package | tokenizers | planners | kubernetes | fuzz | emu | gpu) ;;
+			unit | asan | tsan | clang | cluster | cluster-asan | late | package | tokenizers | checkpoints | planners | kubernetes | fuzz | emu | gpu) ;;
 			faults | moves | attempts | deploy) fail_usage "'$kind' runs by itself: ./cadre test $kind" ;;
-			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, late, package, tokenizers, planners, kubernetes, fuzz, emu, gpu; and by themselves faults, moves, attempts, deploy" ;;
+			*) fail_usage "there are no tests called '$kind': unit, asan, tsan, clang, cluster, cluster-asan, late, package, tokenizers, checkpoints, planners, kubernetes, fuzz, emu, gpu; and by themselves faults, moves, attempts, deploy" ;;
 		esac
 	done
 	install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
