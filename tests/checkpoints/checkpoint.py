@@ -12,6 +12,7 @@ FAMILIES = {
     "mixtral": (transformers.MixtralConfig, transformers.MixtralForCausalLM),
     "olmoe": (transformers.OlmoeConfig, transformers.OlmoeForCausalLM),
     "qwen3_moe": (transformers.Qwen3MoeConfig, transformers.Qwen3MoeForCausalLM),
+    "qwen2_moe": (transformers.Qwen2MoeConfig, transformers.Qwen2MoeForCausalLM),
     "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
 }
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -30,9 +31,9 @@ def chance(rng, p):
 # ---- the configuration ----
 
 
-def rope(rng):
+def rope(rng, head):
     """rope_theta and rope_scaling as checkpoints before transformers 5 have them, or rope_parameters."""
-    kind = rng.choice(["default", "default", "linear", "llama3", "yarn"])
+    kind = rng.choice(["default", "default", "linear", "llama3", "yarn", "dynamic" if head > 2 else "default", "longrope"])   # dynamic divides by head - 2
     values = {"rope_type": kind}
     if kind == "linear":
         values |= {"factor": rng.choice([1.0, 2.0, 7.5])}
@@ -41,6 +42,10 @@ def rope(rng):
     elif kind == "yarn":
         values |= {"factor": rng.choice([1.0, 2.0, 4.0]), "original_max_position_embeddings": rng.choice([48, 96])}
         values |= {key: value for key, value in {"beta_fast": 16.0, "beta_slow": 2.0, "attention_factor": 1.3, "truncate": False}.items() if chance(rng, 0.25)}
+    elif kind == "dynamic":
+        values |= {"factor": rng.choice([1.0, 2.0, 4.0])}
+    elif kind == "longrope":
+        values |= {key: [round(rng.uniform(1, 4), 3) for _ in range(head // 2)] for key in ("short_factor", "long_factor")} | {"factor": 4.0, "original_max_position_embeddings": 48}
     theta = rng.choice([100.0, 10000.0, 1e6])
     if chance(rng, 0.5):
         return {"rope_parameters": values | {"rope_theta": theta}}
@@ -74,13 +79,18 @@ def configuration(rng, family):
         config["head_dim"] = head
     if chance(rng, 0.7):
         config[rng.choice(["dtype", "torch_dtype"])] = rng.choice(["float32", "bfloat16", "float16"])
-    turns = rope(rng)
+    turns = rope(rng, head or hidden // heads)
     config |= turns
+    if "dynamic" in json.dumps(turns):
+        config["max_position_embeddings"] = rng.choice([40, POSITIONS])
     if "head_dim" not in config and "factor" in json.dumps(turns):   # which transformers 5.24 needs for mixtral then
         config["head_dim"] = hidden // heads
-    if family != "mixtral":
+    if family == "qwen2_moe":
+        config["qkv_bias"] = chance(rng, 0.7)
+    elif family != "mixtral":
         config["attention_bias"] = chance(rng, 0.4)
     if family == "llama":
+        config["mlp_bias"] = chance(rng, 0.3)
         return config
 
     experts = rng.randint(1, 12)
@@ -92,11 +102,13 @@ def configuration(rng, family):
         config["norm_topk_prob"] = chance(rng, 0.5)
     if family == "olmoe":
         config["clip_qkv"] = rng.choice([None, None, 0.5, 2.0])
-    if family == "qwen3_moe":
+    if family in ("qwen2_moe", "qwen3_moe"):
         layers = config["num_hidden_layers"]
         config |= {"moe_intermediate_size": size(rng, 90), "decoder_sparse_step": rng.choice([1, 1, 1, 2]), "mlp_only_layers": rng.choice([[], [], [rng.randrange(layers)]])}
         if chance(rng, 0.3):
             config |= {"use_sliding_window": True, "sliding_window": rng.randint(1, 50)}
+    if family == "qwen2_moe":
+        config |= {"shared_expert_intermediate_size": size(rng, 90), "max_window_layers": rng.randint(0, 5)}
     return config
 
 
@@ -105,7 +117,7 @@ def what_is_special(config):
     words = ["rope " + (turns.get("rope_type") or turns.get("type") or "default")]
     if (config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]) % 4:
         words.append("heads not of fours")
-    words += [word for key, word in (("attention_bias", "biases"), ("clip_qkv", "clipped"), ("sliding_window", "window"), ("mlp_only_layers", "dense layers")) if config.get(key)]
+    words += [word for key, word in (("attention_bias", "biases"), ("mlp_bias", "biases in the ffn"), ("qkv_bias", "biases"), ("clip_qkv", "clipped"), ("sliding_window", "window"), ("mlp_only_layers", "dense layers")) if config.get(key)]
     return words
 
 
@@ -222,20 +234,29 @@ def make(rng, directory: pathlib.Path, family):
 
 def reference(directory, family, sequences, greedy_tokens, dtype=torch.float32):
     """What transformers computes of the files: per sequence logits, greedy tokens, and of each MoE layer the gate's logits, choice and weights."""
-    model = FAMILIES[family][1].from_pretrained(directory, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager").eval().to(dtype)
     gates = []
-    for name, module in model.named_modules():
-        if name.endswith("mlp.gate"):
-            module.register_forward_hook(lambda _module, _inputs, output: gates.append([part.detach().numpy() for part in output]))
+    config = (directory / "config.json").read_text()
+    lasting = not any(kind in config for kind in ('"dynamic"', '"longrope"'))   # those keep the rotation of the longest sequence that they have seen
 
+    def load():
+        model = FAMILIES[family][1].from_pretrained(directory, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager").eval().to(dtype)
+        for name, module in model.named_modules():
+            if name.endswith("mlp.gate"):
+                module.register_forward_hook(lambda _module, _inputs, output: gates.append([part.detach().numpy() for part in output]))
+        return model
+
+    def compute(tokens):
+        gates.clear()
+        with torch.no_grad():
+            return (model if lasting else load())(torch.tensor([tokens]), use_cache=False).logits[0]
+
+    model = load() if lasting else None
     results = []
-    with torch.no_grad():
-        for tokens in sequences:
-            gates.clear()
-            logits = model(torch.tensor([tokens]), use_cache=False).logits[0]
-            routing = [tuple(gate) for gate in gates]
-            greedy = list(tokens)
-            for _ in range(greedy_tokens):
-                greedy.append(int(model(torch.tensor([greedy]), use_cache=False).logits[0, -1].argmax()))
-            results.append({"logits": logits.numpy(), "routing": routing, "greedy": greedy[len(tokens):]})
+    for tokens in sequences:
+        logits = compute(tokens)
+        routing = [tuple(gate) for gate in gates]
+        greedy = list(tokens)
+        for _ in range(greedy_tokens):
+            greedy.append(int(compute(greedy)[-1].argmax()))
+        results.append({"logits": logits.numpy(), "routing": routing, "greedy": greedy[len(tokens):]})
     return results
