@@ -2,14 +2,12 @@
 /* What `cadrectl plan` says: a table for people, JSON for programs. */
 #include "common/base/plural.h"
 #include "orchestration/cli/plan.h"
+#include "orchestration/planner/trace/reservoir.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* docs/TRACES.md, How much to record, has what fewer tokens cost. */
-enum { TOKENS_MIN = 10000 };
 
 enum { WORST_LAYERS = 5, MAP_ROWS_MAX = 64, MAP_NODES_MAX = 128 };
 
@@ -20,15 +18,16 @@ enum { WARNINGS_MAX = 2, WARNING_BYTES = 256 };
 static size_t warnings_of(
 	const struct cl_plan_options *options, const struct cl_plan_case *c, char texts[WARNINGS_MAX][WARNING_BYTES])
 {
-	uint64_t tokens = c->trace->tokens;
+	/* what a holdout sets aside was recorded all the same */
+	uint64_t tokens = c->trace->tokens + (c->held && !options->measure[0] ? c->held->tokens : 0);
 	size_t count = 0;
 
 	if (options->tokens_max && tokens > options->tokens_max)
 		tokens = options->tokens_max;
-	if (tokens < TOKENS_MIN)
+	if (tokens < PL_RESERVOIR_TOKENS_MIN)
 		snprintf(texts[count++], WARNING_BYTES,
-			"planned on %llu %s: from fewer than %d, a plan fits these tokens better than those to come; record more",
-			(unsigned long long)tokens, cad_plural(tokens, "token", "tokens"), TOKENS_MIN);
+			"the plan is made from %llu %s; made from fewer than %d it may not hold for others: record more",
+			(unsigned long long)tokens, cad_plural(tokens, "token", "tokens"), PL_RESERVOIR_TOKENS_MIN);
 	if (c->cluster.nodes_count > c->trace->experts)
 		snprintf(texts[count++], WARNING_BYTES,
 			"there are %u nodes for the %u experts of a layer: some of them only hold copies, or nothing",

@@ -80,7 +80,8 @@ def test_routing_for_people_and_for_traces(cluster, tmp_path):
 
 def test_a_plan_from_little_says_so(tmp_path):
     trace = tmp_path / 'trace'
-    for tokens, nodes, says in (2000, 4, ['planned on 1'], ), (2000, 20, ['planned on 1', 'there are 20 nodes for the 16 experts']), (12000, 4, []):
+    few = 'the plan is made from 2000 tokens; made from fewer than 10000 it may not hold for others'
+    for tokens, nodes, says in (2000, 4, [few]), (2000, 20, [few, 'there are 20 nodes for the 16 experts']), (10000, 4, []):
         assert cadrectl('trace', 'generate', '--output', trace, '--experts', 16, '--top-k', 2, '--layers', 2, '--tokens', tokens).returncode == 0
         done = cadrectl('plan', '--trace', trace, '--nodes', nodes, '--rounds', 1, '-o', 'json')
         warnings = done.stderr.splitlines()
