@@ -237,6 +237,12 @@ def test_certificates_bring_their_secret(door, tmp_path):
     assert done.returncode == 2 and f'--certificates brings the cluster secret {tmp_path}/secret: leave --secret-file out' in done.stderr, done
 
 
+@pytest.mark.parametrize('arguments', [['help'], ['--help'], ['up', '--help'], ['test', '-h'], ['build', '--help'], ['down', '--help']], ids=' '.join)
+def test_help(door, arguments):
+    done = door(*arguments)
+    assert done.returncode == 0 and done.stdout.startswith('Usage: ./cadre COMMAND [options]') and done.stderr == '', done
+
+
 @pytest.mark.parametrize('arguments, says', [
     (['up'], 'up needs --model DIR'),
     (['up', '--modle', 'x'], 'up needs --model DIR; --modle x would go to routers'),
