@@ -244,23 +244,15 @@ static char **spell_out(int argc, char **argv)
 }
 
 /* "help plan explain" is "plan explain --help", and "trace help" is "trace --help". */
-static enum cad_status spell_help(int *argc, char ***argv)
+static void spell_help(int argc, char **argv)
 {
-	bool first = strcmp((*argv)[1], "help") == 0, second = *argc == 3 && strcmp((*argv)[2], "help") == 0;
-	size_t count = (size_t)*argc;
+	bool first = argc > 2 && strcmp(argv[1], "help") == 0,
+	     second = argc == 3 && strcmp(argv[2], "help") == 0 && is_group(argv[1]);
 
-	if (*argc < 3 || (!first && !(second && is_group((*argv)[1]))))
-		return CAD_OK;
-	static char **spelled; /* lives as long as the process, also for leak checkers */
-	spelled = calloc(count + 1, sizeof *spelled);
-	if (!spelled)
-		return CAD_ERR_MEMORY;
-	memcpy(spelled, *argv, count * sizeof *spelled);
 	if (first)
-		memmove(spelled + 1, spelled + 2, (count - 2) * sizeof *spelled);
-	spelled[count - 1] = (char *)"--help";
-	*argv = spelled;
-	return CAD_OK;
+		memmove(argv + 1, argv + 2, (size_t)(argc - 2) * sizeof *argv);
+	if (first || second)
+		argv[argc - 1] = (char *)"--help";
 }
 
 int main(int argc, char **argv)
@@ -274,10 +266,7 @@ int main(int argc, char **argv)
 		return CL_EXIT_USAGE;
 	}
 
-	if (spell_help(&argc, &argv) != CAD_OK) {
-		fprintf(stderr, "cadrectl: out of memory\n");
-		return CL_EXIT_FAILED;
-	}
+	spell_help(argc, argv);
 
 	if (is_help(argv[1]) || strcmp(argv[1], "help") == 0) {
 		print_help(stdout);
