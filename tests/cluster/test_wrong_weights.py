@@ -2,6 +2,7 @@
 """Files with other weights under the same headers, which the fingerprint of the model does not see: on an expert node, on a router."""
 import json
 import os
+import random
 import re
 import shutil
 import struct
@@ -61,6 +62,34 @@ def test_a_logit_that_is_no_number_ends_the_request(tmp_path):
     (tmp_path / 'in.json').write_text('{"sequences": [[5, 6, 7]]}')
     done = subprocess.run([BIN / 'cadrectl', 'eval', '--model', model, '--input', tmp_path / 'in.json', '--output', tmp_path / 'out'], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and 'are not finite' in done.stderr and not (tmp_path / 'out').exists(), done
+
+
+@pytest.mark.parametrize('golden, profile', [('llama-a', 'f32'), ('olmoe-a', 'f32'), ('olmoe-a', 'int8')])
+def test_no_weight_that_is_no_number_goes_unnoticed(tmp_path, golden, profile):
+    """One element of any tensor is NaN or infinite: the request fails, or has the answer that it would have without."""
+    seed = random.randrange(1 << 32)
+    print('seed', seed)
+    rng, model = random.Random(seed), tmp_path / 'model'
+    shutil.copytree(GOLDEN / golden / 'model', model)
+    file, = model.glob('*.safetensors')
+    file.chmod(0o644)
+    whole = file.read_bytes()
+    length, = struct.unpack('<Q', whole[:8])
+    tensors = [(name, tensor) for name, tensor in json.loads(whole[8:8 + length]).items() if name != '__metadata__']
+    command = [BIN / 'cadrectl', 'generate', '--model', model, '--numerics', profile, '--tokens', ','.join(str(rng.randrange(5, 380)) for _ in range(40)), '--max-tokens', '6', '--ignore-eos',
+               '--threads', '1', '-o', 'json']
+    right = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)['digest']
+    for _ in range(25):
+        (name, tensor), value = rng.choice(tensors), rng.choice([b'\xc0\x7f', b'\x80\x7f', b'\x80\xff'])
+        assert tensor['dtype'] == 'BF16'
+        begin, end = tensor['data_offsets']
+        at = 8 + length + begin + 2 * rng.randrange((end - begin) // 2)
+        file.write_bytes(whole[:at] + value + whole[at + 2:])
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if done.returncode == 0:
+            assert json.loads(done.stdout)['digest'] == right, (seed, name, at, value)
+        else:
+            assert done.returncode == 1 and done.stdout == '' and done.stderr.startswith('cadrectl generate: '), (seed, name, done)
 
 
 def status_table(cluster):
