@@ -14,6 +14,7 @@ enum { DIGITS_MAX = 400 }; /* longer numbers are beyond every double, or have ze
 /* What is read, and the text for jansson that comes of it; out NULL: its bytes are only counted. */
 struct rewrite {
 	const char *at, *end;
+	bool exact; /* escapes stay */
 	char *out;
 	size_t bytes;
 };
@@ -52,7 +53,7 @@ static int32_t unit_at(const char *at, const char *end)
 static void take_escape(struct rewrite *rewrite)
 {
 	enum { UNIT = 6 }; /* "\uXXXX" */
-	int32_t unit = unit_at(rewrite->at, rewrite->end);
+	int32_t unit = rewrite->exact ? -1 : unit_at(rewrite->at, rewrite->end);
 	size_t bytes = unit >= 0 ? UNIT : rewrite->end - rewrite->at < 2 ? 1 : 2;
 
 	if (unit >= 0xd800 && unit < 0xdc00) {
@@ -186,9 +187,9 @@ static void take_word(struct rewrite *rewrite)
 	take_number(rewrite, from, bytes);
 }
 
-static size_t run(const char *text, size_t bytes, char *out)
+static size_t run(const char *text, size_t bytes, bool exact, char *out)
 {
-	struct rewrite rewrite = { .at = text, .end = text + bytes, .out = out };
+	struct rewrite rewrite = { .at = text, .end = text + bytes, .exact = exact, .out = out };
 
 	while (rewrite.at < rewrite.end)
 		if (*rewrite.at == '"')
@@ -202,19 +203,29 @@ static size_t run(const char *text, size_t bytes, char *out)
 
 /* ---- the whole ---- */
 
-json_t *cad_json_parse(const char *text, size_t bytes, json_error_t *problem)
+static json_t *parse(const char *text, size_t bytes, bool exact, json_error_t *problem)
 {
-	size_t rewritten_bytes = run(text, bytes, NULL);
+	size_t rewritten_bytes = run(text, bytes, exact, NULL);
 	char *rewritten = malloc(rewritten_bytes + 1);
 
 	if (!rewritten) {
 		*problem = (json_error_t){ .line = -1 };
 		return NULL;
 	}
-	run(text, bytes, rewritten);
-	json_t *value = json_loadb(rewritten, rewritten_bytes, JSON_DECODE_ANY, problem);
+	run(text, bytes, exact, rewritten);
+	json_t *value = json_loadb(rewritten, rewritten_bytes, JSON_DECODE_ANY | (exact ? JSON_ALLOW_NUL : 0), problem);
 	free(rewritten);
 	return value;
+}
+
+json_t *cad_json_parse(const char *text, size_t bytes, json_error_t *problem)
+{
+	return parse(text, bytes, false, problem);
+}
+
+json_t *cad_json_parse_exact(const char *text, size_t bytes, json_error_t *problem)
+{
+	return parse(text, bytes, true, problem);
 }
 
 const char *cad_json_not_finite(const json_t *value)

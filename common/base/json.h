@@ -20,6 +20,8 @@
 
 /* NULL: `problem` says what is wrong and in which line; its text is empty when there was no memory. */
 json_t *cad_json_parse(const char *text, size_t bytes, json_error_t *problem);
+/* The same, with texts as they stand: U+0000 stays, though in no key; half of a pair is an error. */
+json_t *cad_json_parse_exact(const char *text, size_t bytes, json_error_t *problem);
 /* "NaN", "Infinity" or "-Infinity", if that is what stood there, or what transformers wrote for it; else
  * NULL. */
 const char *cad_json_not_finite(const json_t *value);

@@ -110,7 +110,7 @@ struct tok_json {
 	json_t *root; /* an object */
 	uint32_t zero;
 };
-/* As Python writes it: NaN and Infinity, of which nothing is read, are null. */
+/* As Python writes it. */
 CAD_MUST_USE enum cad_status cad_tok_json_load(
 	const char *bytes, size_t size, struct tok_json *file, struct cad_error *error);
 CAD_MUST_USE enum cad_status cad_tok_json_open(const char *path, struct tok_json *file, struct cad_error *error);

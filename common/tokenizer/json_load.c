@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Files of JSON as Python writes them, for a parser that is stricter: what it would refuse is
- * written out in a form that it takes. Keys with U+0000, NaN and Infinity, and whole numbers that no
- * 64 bits hold; none of the last three is in a key that is read.
+ * Files of JSON, as Python writes them (common/base/json.h), with texts as they stand. U+0000 in a key
+ * is written out in a form that the parser takes.
  */
+#include "common/base/json.h"
 #include "common/tokenizer/internal.h"
 
 #include <stdio.h>
@@ -13,7 +13,7 @@
 
 #define ZERO "\\u0000"
 
-enum { ZERO_BYTES = sizeof ZERO - 1, DIGITS_MAX = 18 };
+enum { ZERO_BYTES = sizeof ZERO - 1 };
 
 struct tidy {
 	const char *bytes;
@@ -103,37 +103,6 @@ static enum cad_status tidy_key(struct tidy *tidy, size_t start, size_t end)
 	return status;
 }
 
-/* ---- numbers ---- */
-
-static bool is_digit(const struct tidy *tidy, size_t at)
-{
-	return at < tidy->size && tidy->bytes[at] >= '0' && tidy->bytes[at] <= '9';
-}
-
-/* *end: behind the number. A whole one of more than DIGITS_MAX becomes a real one. */
-static enum cad_status tidy_number(struct tidy *tidy, size_t start, size_t *end)
-{
-	size_t at = start;
-	while (is_digit(tidy, at))
-		at++;
-	*end = at;
-	bool whole = at == tidy->size || !memchr(".eE", tidy->bytes[at], 3);
-	if (!whole) { /* the digits of the rest are no number of their own */
-		while (at < tidy->size && (is_digit(tidy, at) || memchr(".eE+-", tidy->bytes[at], 5)))
-			at++;
-		*end = at;
-	}
-
-	return whole && at - start > DIGITS_MAX ? put(tidy, at, at, "e0", 2) : CAD_OK;
-}
-
-static enum cad_status tidy_word(struct tidy *tidy, size_t at, size_t size, size_t *end)
-{
-	*end = at + size;
-	size_t start = at > tidy->done && tidy->bytes[at - 1] == '-' ? at - 1 : at;
-	return put(tidy, start, *end, "null", 4);
-}
-
 /* ---- the file ---- */
 
 static enum cad_status tidy_all(struct tidy *tidy)
@@ -141,19 +110,14 @@ static enum cad_status tidy_all(struct tidy *tidy)
 	enum cad_status status = CAD_OK;
 
 	for (size_t i = 0, end; i < tidy->size && status == CAD_OK; i = end) {
+		const char *quote = memchr(tidy->bytes + i, '"', tidy->size - i);
+		if (!quote)
+			break;
 		bool zero;
-		end = i + 1;
-		if (tidy->bytes[i] == '"') {
-			end = string_end(tidy, i, &zero);
-			if (zero && is_key(tidy, end))
-				status = tidy_key(tidy, i, end);
-		} else if (is_digit(tidy, i)) {
-			status = tidy_number(tidy, i, &end);
-		} else if (is_at(tidy, i, "NaN")) {
-			status = tidy_word(tidy, i, 3, &end);
-		} else if (is_at(tidy, i, "Infinity")) {
-			status = tidy_word(tidy, i, 8, &end);
-		}
+		size_t start = (size_t)(quote - tidy->bytes);
+		end = string_end(tidy, start, &zero);
+		if (zero && is_key(tidy, end))
+			status = tidy_key(tidy, start, end);
 	}
 
 	return status != CAD_OK || tidy->done == 0
@@ -164,17 +128,19 @@ static enum cad_status tidy_all(struct tidy *tidy)
 enum cad_status cad_tok_json_load(const char *bytes, size_t size, struct tok_json *file, struct cad_error *error)
 {
 	struct tidy tidy = { .bytes = bytes, .size = size, .error = error };
-	json_error_t json_error;
+	json_error_t problem;
 	enum cad_status status = tidy_all(&tidy);
 	json_t *root = NULL;
 
 	if (status != CAD_OK)
 		goto free_out;
 	bool same = tidy.done == 0;
-	root = json_loadb(same ? bytes : tidy.out.bytes, same ? size : tidy.out.size, JSON_ALLOW_NUL, &json_error);
-	if (!root)
-		status = cad_error_set(error, CAD_ERR_CORRUPT, "line %d, column %d: %s", json_error.line,
-			json_error.column, json_error.text);
+	root = cad_json_parse_exact(same ? bytes : tidy.out.bytes, same ? size : tidy.out.size, &problem);
+	if (!root && problem.text[0] == 0)
+		status = CAD_ERR_MEMORY;
+	else if (!root)
+		status = cad_error_set(
+			error, CAD_ERR_CORRUPT, "line %d, column %d: %s", problem.line, problem.column, problem.text);
 	else if (!json_is_object(root))
 		status = cad_error_set(error, CAD_ERR_CORRUPT, "the file is not a JSON object");
 	if (status == CAD_OK)

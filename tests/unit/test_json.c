@@ -52,6 +52,28 @@ static void as_python_writes_it(void **state)
 	parses_to(digits, "[{\"__float__\":\"-Infinity\"}]");
 }
 
+/* Texts as they stand: a tokenizer's are what it is made of. */
+static void exact_texts(void **state)
+{
+	(void)state;
+	static const char text[] = "{\"a\":\"x\\u0000\\ud83d\\ude00\",\"b\":[NaN,1000000000000000019884624838656]}";
+	json_error_t problem;
+	json_t *value = cad_json_parse_exact(text, sizeof text - 1, &problem);
+	assert_non_null(value);
+	assert_int_equal(json_string_length(json_object_get(value, "a")), 6);
+	assert_memory_equal(json_string_value(json_object_get(value, "a")), "x\0\xf0\x9f\x98\x80", 6);
+	const json_t *list = json_object_get(value, "b");
+	assert_string_equal(cad_json_not_finite(json_array_get(list, 0)), "NaN");
+	assert_true(json_is_real(json_array_get(list, 1)));
+	json_decref(value);
+
+	static const char *const wrong[] = { "[\"\\ud800\"]", "{\"\\u0000\":1}" };
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		assert_null(cad_json_parse_exact(wrong[i], strlen(wrong[i]), &problem));
+		assert_true(problem.text[0] != 0);
+	}
+}
+
 /* Nothing in a text counts, and nothing that only looks like one of those. */
 static void all_else_is_as_it_was(void **state)
 {
@@ -128,6 +150,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(as_python_writes_it),
+		cmocka_unit_test(exact_texts),
 		cmocka_unit_test(all_else_is_as_it_was),
 		cmocka_unit_test(what_jansson_takes),
 		cmocka_unit_test(not_finite),
