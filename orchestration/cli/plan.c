@@ -12,7 +12,8 @@
 
 #define O struct cl_plan_options
 const struct cad_option cl_plan_table[] = {
-	CAD_OPTION_FILE(O, trace, "trace", NULL, "recorded routing to plan on: Cadre's own format, CSV or JSON lines"),
+	CAD_OPTION_FILE(O, trace, "trace", NULL,
+		"recorded routing to plan on: Cadre's own format, CSV, JSON lines, or answers with their routing"),
 	CAD_OPTION_U32(O, experts, "experts", "0", 0, CAD_EXPERTS_MAX,
 		"experts per layer, if the trace does not say; 0: the highest id that occurs, plus one"),
 	CAD_OPTION_FILE(
