@@ -132,12 +132,13 @@ sources_newer() {
 
 # What is run: built when it is not there, and again when its sources have changed since. What CADRE_BIN names is the caller's.
 prepare_programs() {
-	local program stamp="$ROOT/build/.programs"
+	local program newest="$BIN/cadrectl" stamp="$ROOT/build/.programs"
 	if [ -n "${CADRE_BIN:-}" ]; then
 		for program in cadre-router cadre-expert cadre-placement cadrectl; do
 			[ -x "$BIN/$program" ] || fail "there is no program $program in '$BIN', which CADRE_BIN names"
+			[ ! "$BIN/$program" -nt "$newest" ] || newest=$BIN/$program # a build that was up to date links only some of them
 		done
-		if [[ $(realpath -m -- "$BIN") == "$ROOT"/* ]] && sources_newer "$BIN/cadre-router"; then
+		if [[ $(realpath -m -- "$BIN") == "$ROOT"/* ]] && sources_newer "$newest"; then
 			say "the programs in '$BIN' may be older than their sources: build them again if those have changed"
 		fi
 	elif [ ! -x "$BIN/cadre-router" ] || [ ! -x "$BIN/cadrectl" ]; then

@@ -473,17 +473,29 @@ static bool has_word(const char *text, const char *word)
 	return false;
 }
 
-/* Whether a sentence speaks of the option: by its name, or by its value, if that is a path or an
- * address. Others, such as the name of a cluster, may stand in any sentence. */
-static bool speaks_of(const char *text, const struct cad_option *option, const struct entry *entry)
+/* Whether a sentence has a value, or one of a list with commas, that is a path or an address.
+ * Others, such as the name of a cluster, may stand in any sentence. */
+static bool has_value(const char *text, const char *value)
 {
 	enum { VALUE_BYTES_MIN = 4 };
+	char item[CAD_ERROR_TEXT_BYTES];
+
+	for (size_t size; *value; value += size + (value[size] == ',')) {
+		size = strcspn(value, ",");
+		snprintf(item, sizeof item, "%.*s", (int)size, value);
+		if (size >= VALUE_BYTES_MIN && strpbrk(item, "/:") && has_word(text, item))
+			return true;
+	}
+	return false;
+}
+
+/* By its name, or by its value. */
+static bool speaks_of(const char *text, const struct cad_option *option, const struct entry *entry)
+{
 	char flag[NAME_BYTES_MAX + 2];
 
 	snprintf(flag, sizeof flag, "--%s", option->name);
-	return has_word(text, flag) ||
-		(option->type == CAD_OPTION_TYPE_STRING && strlen(entry->text) >= VALUE_BYTES_MIN &&
-			strpbrk(entry->text, "/:") && has_word(text, entry->text));
+	return has_word(text, flag) || (option->type == CAD_OPTION_TYPE_STRING && has_value(text, entry->text));
 }
 
 /* Whoever reads "--router: ..." and gave no such flag looks for it in vain: where it is from is said. */

@@ -247,8 +247,11 @@ static int finish(const struct wait *wait, enum cad_status status, const struct 
 	} else if (ready) {
 		printf("ready after %.1f s\n", (double)ms * 1e-3);
 	}
-	if (!ready)
-		cl_line(stderr, "cadrectl wait: not ready after %.1f s: %s", (double)ms * 1e-3, error->text);
+	if (!ready) {
+		struct cad_error said = *error;
+		cad_options_tell_sources(&said);
+		cl_line(stderr, "cadrectl wait: not ready after %.1f s: %s", (double)ms * 1e-3, said.text);
+	}
 	return ready ? CL_EXIT_OK : CL_EXIT_NOT_READY;
 }
 

@@ -105,6 +105,8 @@ def test_the_environment_does_not_choose_who_computes(cluster, answer, tmp_path)
 
 @pytest.mark.parametrize('name, value, command, says', [
     ('CADRE_ROUTER', '127.0.0.1:1', ['cadrectl', 'generate', 'x'], '(--router is from CADRE_ROUTER in the environment)'),
+    ('CADRE_ROUTER', '127.0.0.1:1,127.0.0.1:2', ['cadrectl', 'generate', 'x'], '(--router is from CADRE_ROUTER in the environment)'),
+    ('CADRE_PLACEMENT', '127.0.0.1:1', ['cadrectl', 'wait', '--timeout', '100ms'], '(--placement is from CADRE_PLACEMENT in the environment)'),
     ('CADRE_ROUTER', '127.0.0.1', ['cadrectl', 'generate', 'x'], "--router: '127.0.0.1' is not an address: give HOST:PORT (--router is from CADRE_ROUTER in the environment)"),
     ('CADRE_PLACEMENT', '127.0.0.1:1', ['cadrectl', 'status'], '(--placement is from CADRE_PLACEMENT in the environment)'),
     ('CADRE_TRACE', '/nonexistent', ['cadrectl', 'plan', '--nodes', '2'], '/nonexistent does not exist (--trace is from CADRE_TRACE in the environment)'),

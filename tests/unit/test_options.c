@@ -285,6 +285,11 @@ static void sentences_name_the_environment(void **state)
 		"--model-parts, x--model and /srv/models are others");
 	clean(NULL);
 	told("cannot read '/srv/model/config.json'", "cannot read '/srv/model/config.json'");
+	setenv("CADRE_NOTE", "a:1,b:22,,c:333", 1);
+	assert_true(cad_options_main(&spec, 1, argv, &values, &options, &exit_code));
+	told("c:333 is silent", "c:333 is silent (--note is from CADRE_NOTE in the environment)");
+	told("a:1 and b:2233 are others", "a:1 and b:2233 are others");
+	clean(NULL);
 	setenv("CADRE_NOTE", "cadre", 1); /* a word that may be meant otherwise */
 	assert_true(cad_options_main(&spec, 1, argv, &values, &options, &exit_code));
 	told("'./cadre build' makes it", "'./cadre build' makes it");
