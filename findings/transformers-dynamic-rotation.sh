@@ -31,6 +31,8 @@ with torch.no_grad():
     net(short[:, :8], use_cache=False)
     cache = net(short[:, :69], use_cache=True).past_key_values
     cached = net(short[:, 69:], past_key_values=cache, use_cache=True).logits[0, -1]
-print(f'after a longer sequence: {(after - first).abs().max():.3f}; with a cache: {(cached - first).abs().max():.3f}')
+moved = [float((logits - first).abs().max()) for logits in (after, cached)]
+print(f'transformers {transformers.__version__}: after a longer sequence {moved[0]:.3f}, with a cache {moved[1]:.3f}')
+assert min(moved) > 0.1, moved
 PYTHON
 "$WORK/venv/bin/python" "$WORK/dynamic.py"
