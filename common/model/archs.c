@@ -338,15 +338,21 @@ static void read_deepseek_v2(const struct cad_keys *keys, struct cad_model_spec 
 	read_deepseek_ffn(keys, spec, 0);
 }
 
-static void read_deepseek_v3(const struct cad_keys *keys, struct cad_model_spec *spec)
+/* The gate of DeepSeek-V3. */
+static void read_sigmoid_gate(const struct cad_keys *keys, struct cad_model_spec *spec)
 {
-	read_latent_attention(keys, spec);
 	read_gate(keys, spec, cad_keys_bool_or(keys, "norm_topk_prob", true));
 	spec->gate.score = CAD_SCORE_SIGMOID;
 	spec->gate.selection_bias = true;
 	spec->gate.renormalise_epsilon = 1e-20f;
 	spec->gate.group_score = CAD_GROUP_SCORE_TOP2;
 	read_groups(keys, &spec->gate);
+}
+
+static void read_deepseek_v3(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	read_latent_attention(keys, spec);
+	read_sigmoid_gate(keys, spec);
 	if (strcmp(cad_keys_text_or(keys, "topk_method", "noaux_tc"), "noaux_tc") != 0)
 		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "topk_method", "is not noaux_tc");
 	if (strcmp(cad_keys_text_or(keys, "scoring_func", "sigmoid"), "sigmoid") != 0)
@@ -354,10 +360,66 @@ static void read_deepseek_v3(const struct cad_keys *keys, struct cad_model_spec 
 	read_deepseek_ffn(keys, spec, 3);
 }
 
+/* Families that rotate the first part of each head, whatever the kind: what is left is as long as a
+ * head of others. */
+static void set_rotated(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t size)
+{
+	struct cad_rope_spec *rope = &spec->rope;
+	if (rope->kind == CAD_ROPE_PROPORTIONAL)
+		cad_keys_fail(
+			keys, CAD_ERR_UNSUPPORTED, "rope_type", "is proportional, which this architecture has not");
+	if (size < 2 || size > spec->attention.head_size)
+		cad_keys_fail(keys, CAD_ERR_RANGE, "partial_rotary_factor",
+			"makes %u elements of a head rotate; it must be from 2 to %u", size, spec->attention.head_size);
+	rope->size = size;
+	rope->partial = 1;
+}
+
+/* GLM-4.5 to 4.7: DeepSeek-V3's gate above grouped attention. */
+static void read_glm4_moe(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	static const char *const further[] = { "num_nextn_predict_layers", "num_mtp_layers", NULL };
+	struct cad_attention_spec *attention = &spec->attention;
+	read_grouped_attention(keys, spec);
+	read_bias(keys, attention, false);
+	attention->o_bias = false;
+	attention->qk_norm = cad_keys_bool_or(keys, "use_qk_norm", false) ? CAD_QK_NORM_HEAD : CAD_QK_NORM_NONE;
+	set_rotated(keys, spec, (uint32_t)(attention->head_size * spec->rope.partial));
+	read_uniform_window(keys, spec, 0);
+	read_sigmoid_gate(keys, spec);
+	read_deepseek_ffn(keys, spec, 1);
+	spec->further_layers = cad_keys_u32_or(keys, cad_keys_name(keys, further), 0, CAD_LAYERS_MAX, 1);
+}
+
+static void read_minimax_m2(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	struct cad_attention_spec *attention = &spec->attention;
+	read_grouped_attention(keys, spec);
+	attention->qk_norm = CAD_QK_NORM_PROJECTION;
+	set_rotated(keys, spec,
+		cad_keys_u32_or(keys, "rotary_dim", 2, CAD_HEAD_SIZE_MAX,
+			(uint32_t)(attention->head_size * spec->rope.partial)));
+	read_uniform_window(keys, spec, 0);
+	set_moe_layers(spec);
+	read_gate(keys, spec, true);
+	spec->gate.score = CAD_SCORE_SIGMOID;
+	spec->gate.selection_bias = true;
+	spec->expert.size = read_ffn_size(keys, "intermediate_size");
+	spec->further_layers = cad_keys_u32_or(keys, "num_mtp_modules", 0, CAD_LAYERS_MAX, 0);
+}
+
 /* ---- names of tensors, where they differ from the common ones (tensors.c) ---- */
 
 static const struct cad_tensor_name mixtral_names[] = {
 	{ CAD_ROLE_GATE, "model.layers.{l}.block_sparse_moe.gate.weight" },
+	{ CAD_ROLE_EXPERT_GATE, "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight" },
+	{ CAD_ROLE_EXPERT_UP, "model.layers.{l}.block_sparse_moe.experts.{e}.w3.weight" },
+	{ CAD_ROLE_EXPERT_DOWN, "model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight" },
+};
+
+static const struct cad_tensor_name minimax_m2_names[] = {
+	{ CAD_ROLE_GATE, "model.layers.{l}.block_sparse_moe.gate.weight" },
+	{ CAD_ROLE_SELECTION_BIAS, "model.layers.{l}.block_sparse_moe.e_score_correction_bias" },
 	{ CAD_ROLE_EXPERT_GATE, "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight" },
 	{ CAD_ROLE_EXPERT_UP, "model.layers.{l}.block_sparse_moe.experts.{e}.w3.weight" },
 	{ CAD_ROLE_EXPERT_DOWN, "model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight" },
@@ -399,6 +461,24 @@ static const struct cad_arch archs[] = {
 		.read = read_qwen2_moe,
 		NAMES(qwen2_moe_names),
 		.fused = CAD_FUSED_ROWS,
+	},
+	{
+		.name = "glm4_moe",
+		.runs = true,
+		.rope_theta = 1e4,
+		.rope_partial = 0.5,
+		.read = read_glm4_moe,
+		.fused = CAD_FUSED_ROWS,
+	},
+	{
+		.name = "minimax_m2",
+		.runs = true,
+		.rope_theta = 5e6,
+		.read = read_minimax_m2,
+		NAMES(minimax_m2_names),
+		.fused = CAD_FUSED_ROWS,
+		.renamed = ".block_sparse_moe.",
+		.renamed_to = ".mlp.",
 	},
 	{
 		.name = "deepseek_v2",

@@ -28,9 +28,10 @@ enum cad_fused {
 };
 
 struct cad_arch {
-	const char *name;  /* model_type */
-	bool runs;         /* false: the config parses, but the engine has no code for it yet */
-	double rope_theta; /* if the config does not say */
+	const char *name;    /* model_type */
+	bool runs;           /* false: the config parses, but the engine has no code for it yet */
+	double rope_theta;   /* if the config does not say */
+	double rope_partial; /* partial_rotary_factor, if the config does not say; 0: 1 */
 	/* Fills what only this family has: attention, gate, ffn sizes, layers. The common part of
 	 * the spec is filled already. */
 	void (*read)(const struct cad_keys *keys, struct cad_model_spec *spec);

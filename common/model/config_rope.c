@@ -171,7 +171,8 @@ void cad_config_read_rope(const struct cad_keys *keys, const struct cad_arch *ar
 	rope->factor = 1;
 	rope->attention_factor = 1;
 	rope->truncate = true;
-	double partial = cad_keys_number_or(keys, "partial_rotary_factor", 0, 1, 1);
+	double partial = cad_keys_number_or(
+		keys, "partial_rotary_factor", 0, 1, arch->rope_partial > 0 ? arch->rope_partial : 1);
 	rope->partial = cad_keys_number_or(&scaling, "partial_rotary_factor", 0, 1, partial);
 	double outside = cad_keys_number_or(keys, "rope_theta", 2, 1e15, arch->rope_theta);
 	rope->theta = cad_keys_number_or(&scaling, "rope_theta", 2, 1e15, outside);

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char EXPERTS[] = "mixtral olmoe qwen2_moe qwen3_moe"; /* families that have them */
+static const char EXPERTS[] = "mixtral olmoe qwen2_moe qwen3_moe glm4_moe minimax_m2"; /* families that have them */
 static const char ORIGIN[] = "says where the model comes from or what it is for";
 static const char TRAINING[] = "training";
 static const char LIBRARY[] = "how a library computes it, not what";
@@ -16,6 +16,8 @@ static const char LABELS[] = "classification";
 static const char NO_TEXT[] = "a token that no text needs";
 static const char GENERATION[] = "generation; a request says its own";
 static const char UNREAD[] = "not read by these families";
+static const char NO_MTP[] = "layers that predict further tokens are not used";
+static const char ALWAYS[] = "it is so in this family";
 static const char NO_ENCODER[] = "there is no encoder";
 
 #define ALL NULL
@@ -55,7 +57,7 @@ static const struct cad_known_key known[] = {
 	READ("partial_rotary_factor", ALL),
 	READ("original_max_position_embeddings", ALL),
 	/* read by some: archs.c */
-	READ("attention_bias", "llama olmoe qwen3_moe"),
+	READ("attention_bias", "llama olmoe qwen3_moe glm4_moe"),
 	READ("mlp_bias", "llama"),
 	READ("sliding_window", "mixtral qwen2_moe qwen3_moe"),
 	READ("use_sliding_window", "qwen2_moe qwen3_moe"),
@@ -64,14 +66,25 @@ static const struct cad_known_key known[] = {
 	READ("n_routed_experts", EXPERTS),
 	READ("num_experts_per_tok", EXPERTS),
 	READ("experts_per_token", EXPERTS),
-	READ("norm_topk_prob", "olmoe qwen2_moe qwen3_moe"),
+	READ("norm_topk_prob", "olmoe qwen2_moe qwen3_moe glm4_moe"),
 	READ("clip_qkv", "olmoe"),
-	READ("moe_intermediate_size", "qwen2_moe qwen3_moe"),
+	READ("moe_intermediate_size", "qwen2_moe qwen3_moe glm4_moe"),
 	READ("decoder_sparse_step", "qwen2_moe qwen3_moe"),
 	READ("mlp_only_layers", "qwen2_moe qwen3_moe"),
 	READ("qkv_bias", "qwen2_moe"),
 	READ("max_window_layers", "qwen2_moe"),
 	READ("shared_expert_intermediate_size", "qwen2_moe"),
+	READ("use_qk_norm", "glm4_moe"),
+	READ("n_group", "glm4_moe"),
+	READ("topk_group", "glm4_moe"),
+	READ("first_k_dense_replace", "glm4_moe"),
+	READ("moe_layer_freq", "glm4_moe"),
+	READ("routed_scaling_factor", "glm4_moe"),
+	READ("n_shared_experts", "glm4_moe"),
+	READ("num_nextn_predict_layers", "glm4_moe"),
+	READ("num_mtp_layers", "glm4_moe"),
+	READ("rotary_dim", "minimax_m2"),
+	READ("num_mtp_modules", "minimax_m2"),
 	/* read of the rotary settings: config_rope.c */
 	READ("rope_scaling.type", ALL),
 	READ("rope_scaling.rope_type", ALL),
@@ -172,6 +185,14 @@ static const struct cad_known_key known[] = {
 	OF_NO_USE("assistant_lookbehind", ALL, GENERATION),
 	OF_NO_USE("target_lookbehind", ALL, GENERATION),
 	OF_NO_USE("max_window_layers", "qwen3_moe", UNREAD),
+	OF_NO_USE("mtp_transformer_layers", "minimax_m2", NO_MTP),
+	OF_NO_USE("use_mtp", "minimax_m2", NO_MTP),
+	OF_NO_USE("attn_type_list", "minimax_m2", UNREAD),
+	OF_NO_USE("shared_intermediate_size", "minimax_m2", UNREAD),
+	{ "use_qk_norm", "minimax_m2", ALWAYS, "true" },
+	{ "qk_norm_type", "minimax_m2", ALWAYS, "\"per_layer\"" },
+	{ "use_routing_bias", "minimax_m2", ALWAYS, "true" },
+	{ "scoring_func", "minimax_m2", ALWAYS, "\"sigmoid\"" },
 	{ "is_causal", ALL, "every position sees those before it", "true" },
 	OF_NO_USE("is_decoder", ALL, UNREAD),
 	{ "is_encoder_decoder", ALL, NO_ENCODER, "false" },

@@ -172,7 +172,7 @@ static enum cad_status check_unread(struct cad_model *model, struct cad_error *e
 		const struct cad_shard_tensor *tensor = &model->shards.tensors[i];
 		if (model->used[i] || cad_tensor_is_computed(tensor->tensor.name))
 			continue;
-		if (cad_tensor_is_missed(&tensor->tensor))
+		if (cad_tensor_is_missed(&model->spec, &tensor->tensor))
 			return cad_error_set(error, CAD_ERR_CORRUPT,
 				"%s: tensor '%.200s' is not one that config.json calls for; the two may belong to different models",
 				model->shards.list[tensor->shard].path, tensor->tensor.name);

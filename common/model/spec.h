@@ -118,8 +118,9 @@ struct cad_layer_spec {
 struct cad_model_spec {
 	char architecture[CAD_MODEL_NAME_BYTES]; /* model_type: "mixtral", ... */
 	uint32_t hidden, vocab, layers_count;
-	uint32_t positions_max; /* max_position_embeddings */
-	uint32_t context_max;   /* positions that the rotary scaling is meant for; at least positions_max */
+	uint32_t further_layers; /* that predict further tokens, which is not done: at most so many are in files */
+	uint32_t positions_max;  /* max_position_embeddings */
+	uint32_t context_max;    /* positions that the rotary scaling is meant for; at least positions_max */
 	float norm_epsilon;
 	bool tied_embeddings;
 	enum cad_dtype dtype; /* as config.json declares; tensors say their own */

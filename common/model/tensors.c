@@ -6,6 +6,7 @@
 #include "common/model/tensors.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { PATTERN_BYTES = 128 };
@@ -263,10 +264,20 @@ bool cad_tensor_is_computed(const char *name)
 	return length >= tail && strcmp(name + length - tail, frequencies) == 0;
 }
 
-bool cad_tensor_is_missed(const struct cad_tensor *tensor)
+/* They stand behind those that a token goes through. */
+static bool is_further_layer(const struct cad_model_spec *spec, const char *name)
+{
+	static const char layers[] = "model.layers.";
+	if (strncmp(name, layers, sizeof layers - 1) != 0)
+		return false;
+	unsigned long layer = strtoul(name + sizeof layers - 1, NULL, 10);
+	return layer >= spec->layers_count && layer - spec->layers_count < spec->further_layers;
+}
+
+bool cad_tensor_is_missed(const struct cad_model_spec *spec, const struct cad_tensor *tensor)
 {
 	static const char *const parts[] = { "model.layers.", "model.norm.", "model.embed_tokens.", "lm_head." };
-	if (!is_real(tensor->dtype))
+	if (!is_real(tensor->dtype) || is_further_layer(spec, tensor->name))
 		return false;
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
 		if (strncmp(tensor->name, parts[i], strlen(parts[i])) == 0)

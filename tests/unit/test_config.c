@@ -211,6 +211,26 @@ static void llama(void **state)
 	cad_model_spec_fini(&s);
 }
 
+static void parts_of_heads_rotate(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = spec_of("glm4moe-a", "{\"partial_rotary_factor\": \"(absent)\"}");
+	assert_int_equal(s.attention.head_size, 24);
+	assert_int_equal(s.rope.size, 12);
+	assert_true(s.attention.q_bias && !s.attention.o_bias && s.gate.selection_bias);
+	assert_int_equal(s.further_layers, 1);
+	cad_model_spec_fini(&s);
+	s = spec_of("glm4moe-a",
+		"{\"partial_rotary_factor\": \"(absent)\", \"rope_theta\": \"(absent)\", \"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 2, \"partial_rotary_factor\": 0.25}}");
+	assert_int_equal(s.rope.size, 6);
+	cad_model_spec_fini(&s);
+	s = spec_of("minimaxm2-a", "{}");
+	assert_int_equal(s.rope.size, 12);
+	assert_int_equal(s.attention.qk_norm, CAD_QK_NORM_PROJECTION);
+	assert_int_equal(s.further_layers, 3);
+	cad_model_spec_fini(&s);
+}
+
 static void families_that_only_parse(void **state)
 {
 	(void)state;
@@ -479,6 +499,11 @@ static const struct refusal {
 	{ "mixtral-a", "{\"model_type\": 5}", CAD_ERR_INVALID, "model_type is a whole number; it must be a text" },
 	{ "mixtral-a", "{\"model_type\": \"gpt2\"}", CAD_ERR_UNSUPPORTED,
 		"model_type is 'gpt2'; supported are mixtral, olmoe, qwen3_moe, llama" },
+	{ "minimaxm2-a", "{\"rotary_dim\": 26}", CAD_ERR_RANGE,
+		"partial_rotary_factor makes 26 elements of a head rotate; it must be from 2 to 24" },
+	{ "minimaxm2-a", "{\"rotary_dim\": 13}", CAD_ERR_RANGE, "it must be an even number" },
+	{ "minimaxm2-a", "{\"use_routing_bias\": false}", CAD_ERR_UNSUPPORTED, "use_routing_bias is a key" },
+	{ "glm4moe-a", "{\"n_group\": 5}", CAD_ERR_RANGE, "n_group is 5, which does not divide the 16 experts" },
 	{ "mixtral-a", "{\"hidden_size\": \"(absent)\"}", CAD_ERR_INVALID, "hidden_size is missing" },
 	{ "mixtral-a", "{\"hidden_size\": null}", CAD_ERR_INVALID, "hidden_size is missing" },
 	{ "mixtral-a", "{\"hidden_size\": 0}", CAD_ERR_RANGE, "hidden_size is 0; it must be from 1 to 65536" },
@@ -716,6 +741,7 @@ int main(void)
 		cmocka_unit_test(qwen_window_needs_its_switch),
 		cmocka_unit_test(qwen_without_experts_is_dense),
 		cmocka_unit_test(llama),
+		cmocka_unit_test(parts_of_heads_rotate),
 		cmocka_unit_test(families_that_only_parse),
 		cmocka_unit_test(keys_of_both_generations),
 		cmocka_unit_test(yarn_attention_factor),

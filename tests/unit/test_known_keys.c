@@ -47,6 +47,18 @@ static const struct family {
 		" attention_bias use_sliding_window sliding_window attention_dropout decoder_sparse_step moe_intermediate_size"
 		" num_experts_per_tok num_experts norm_topk_prob output_router_logits router_aux_loss_coef mlp_only_layers"
 		" pad_token_id bos_token_id eos_token_id num_local_experts" },
+	{ "glm4_moe", "glm4moe-a",
+		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act"
+		" max_position_embeddings initializer_range rms_norm_eps use_cache tie_word_embeddings rope_parameters"
+		" attention_bias attention_dropout moe_intermediate_size num_experts_per_tok output_router_logits"
+		" n_shared_experts n_routed_experts routed_scaling_factor n_group topk_group first_k_dense_replace"
+		" norm_topk_prob use_qk_norm bos_token_id eos_token_id pad_token_id num_mtp_layers num_nextn_predict_layers"
+		" num_local_experts" },
+	{ "minimax_m2", "minimaxm2-a",
+		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim"
+		" hidden_act max_position_embeddings initializer_range rms_norm_eps use_cache pad_token_id bos_token_id"
+		" eos_token_id tie_word_embeddings attention_dropout num_experts_per_tok num_local_experts num_experts"
+		" output_router_logits router_aux_loss_coef router_jitter_noise rope_parameters" },
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 /* Of PreTrainedConfig, which each of them has, and what to_dict adds. */

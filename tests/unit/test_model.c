@@ -461,6 +461,24 @@ static void damaged_tensors(void **state)
 	}
 }
 
+/* Layers that predict further tokens stand behind the others, as many as config.json says. */
+static void further_layers(void **state)
+{
+	(void)state;
+	struct golden_copy copy = golden_copy_create("minimaxm2-a");
+	struct cad_model *model;
+	const char *first;
+
+	damage(&copy, ADD, "model.layers.6.input_layernorm.weight");
+	assert_int_equal(cad_model_open(copy.directory, &model, NULL), CAD_OK);
+	assert_int_equal(cad_model_unread(model, &first), 1);
+	assert_string_equal(first, "model.layers.6.input_layernorm.weight");
+	cad_model_close(model);
+	damage(&copy, ADD, "model.layers.7.input_layernorm.weight");
+	refuses(&copy, CAD_ERR_CORRUPT, "tensor 'model.layers.7.input_layernorm.weight' is not one that", "");
+	golden_copy_remove(&copy);
+}
+
 /* What old exporters leave behind disturbs nobody. */
 static void harmless_extras(void **state)
 {
@@ -781,6 +799,7 @@ int main(void)
 		cmocka_unit_test(router_checksums),
 		cmocka_unit_test(what_was_read_is_forgotten),
 		cmocka_unit_test(damaged_tensors),
+		cmocka_unit_test(further_layers),
 		cmocka_unit_test(harmless_extras),
 		cmocka_unit_test(tied_heads),
 		cmocka_unit_test(fused_experts),
