@@ -50,14 +50,15 @@ static void read_bias(const struct cad_keys *keys, struct cad_attention_spec *at
 
 static uint32_t read_expert_count(const struct cad_keys *keys)
 {
-	static const char *const names[] = { "num_local_experts", "num_experts", "n_routed_experts", NULL };
+	static const char *const names[] = { "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts",
+		NULL };
 	return cad_keys_u32(keys, cad_keys_name(keys, names), 1, CAD_EXPERTS_MAX);
 }
 
 /* The gate that most have: softmax over all experts, then the k greatest. */
 static void read_gate(const struct cad_keys *keys, struct cad_model_spec *spec, bool renormalise)
 {
-	static const char *const topk_names[] = { "num_experts_per_tok", "experts_per_token", NULL };
+	static const char *const topk_names[] = { "num_experts_per_tok", "experts_per_token", "moe_k", NULL };
 	struct cad_gate_spec *gate = &spec->gate;
 	const char *topk = cad_keys_name(keys, topk_names);
 
@@ -303,6 +304,18 @@ static void read_groups(const struct cad_keys *keys, struct cad_gate_spec *gate)
 			gate->groups, gate->experts);
 }
 
+/* So many shared experts as one. */
+static void read_shared_experts(
+	const struct cad_keys *keys, struct cad_model_spec *spec, const char *key, uint32_t absent)
+{
+	uint32_t shared = cad_keys_u32_or(keys, key, 0, CAD_EXPERTS_MAX, absent);
+	if (spec->gate.experts)
+		spec->shared.size = shared * spec->expert.size;
+	if (spec->shared.size > CAD_FFN_MAX)
+		cad_keys_fail(keys, CAD_ERR_RANGE, key, "is %u, which makes a shared expert of more than %d", shared,
+			CAD_FFN_MAX);
+}
+
 static void read_deepseek_ffn(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t first_moe_absent)
 {
 	uint32_t first = cad_keys_u32_or(keys, "first_k_dense_replace", 0, INT32_MAX, first_moe_absent);
@@ -312,12 +325,7 @@ static void read_deepseek_ffn(const struct cad_keys *keys, struct cad_model_spec
 		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "moe_layer_freq", "is not 1, which is not supported");
 	spec->gate.scale = (float)cad_keys_number_or(keys, "routed_scaling_factor", 1e-6, 1e6, 1);
 	read_mixed_ffn(keys, spec);
-	uint32_t shared = cad_keys_u32_or(keys, "n_shared_experts", 0, CAD_EXPERTS_MAX, 0);
-	if (spec->gate.experts)
-		spec->shared.size = shared * spec->expert.size;
-	if (spec->shared.size > CAD_FFN_MAX)
-		cad_keys_fail(keys, CAD_ERR_RANGE, "n_shared_experts",
-			"is %u, which makes a shared expert of more than %d", shared, CAD_FFN_MAX);
+	read_shared_experts(keys, spec, "n_shared_experts", 0);
 }
 
 static void read_deepseek_v2(const struct cad_keys *keys, struct cad_model_spec *spec)
@@ -408,6 +416,38 @@ static void read_minimax_m2(const struct cad_keys *keys, struct cad_model_spec *
 	spec->further_layers = cad_keys_u32_or(keys, "num_mtp_modules", 0, CAD_LAYERS_MAX, 0);
 }
 
+/* Experts in every `moe_layer_interval`-th layer of those from start to end, which is one of them; -1
+ * is the last layer. */
+static void read_ernie_layers(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	static const char end_key[] = "moe_layer_end_index";
+	const json_t *last = cad_keys_get(keys, end_key);
+	uint32_t start = cad_keys_u32_or(keys, "moe_layer_start_index", 0, INT32_MAX, 1),
+		 step = cad_keys_u32_or(keys, "moe_layer_interval", 1, CAD_LAYERS_MAX, 1), end = spec->layers_count;
+
+	if (last && !(json_is_integer(last) && json_integer_value(last) == -1))
+		end = cad_keys_u32(keys, end_key, 0, INT32_MAX - 1) + 1;
+	for (uint32_t i = 0; i < spec->layers_count; i++)
+		spec->layers[i].moe = (i + 1) % step == 0 && i >= start && i < end;
+}
+
+static void read_ernie4_5_moe(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	spec->tied_embeddings = cad_keys_bool_or(keys, "tie_word_embeddings", true);
+	read_grouped_attention(keys, spec);
+	spec->rope.interleaved = true;
+	read_uniform_window(keys, spec, 0);
+	read_ernie_layers(keys, spec);
+	read_gate(keys, spec, true);
+	spec->gate.selection_bias = true;
+	spec->gate.renormalise_least = (float)cad_keys_number_or(keys, "moe_norm_min", 0, 1, 1e-12);
+	read_mixed_ffn(keys, spec);
+	read_shared_experts(keys, spec, "moe_num_shared_experts", 2);
+	if (cad_keys_bool_or(keys, "use_bias", false))
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "use_bias",
+			"is true: an output matrix with a bias is not supported");
+}
+
 /* ---- names of tensors, where they differ from the common ones (tensors.c) ---- */
 
 static const struct cad_tensor_name mixtral_names[] = {
@@ -423,6 +463,10 @@ static const struct cad_tensor_name minimax_m2_names[] = {
 	{ CAD_ROLE_EXPERT_GATE, "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight" },
 	{ CAD_ROLE_EXPERT_UP, "model.layers.{l}.block_sparse_moe.experts.{e}.w3.weight" },
 	{ CAD_ROLE_EXPERT_DOWN, "model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight" },
+};
+
+static const struct cad_tensor_name ernie4_5_moe_names[] = {
+	{ CAD_ROLE_SELECTION_BIAS, "model.layers.{l}.mlp.moe_statics.e_score_correction_bias" },
 };
 
 static const struct cad_tensor_name qwen2_moe_names[] = {
@@ -479,6 +523,14 @@ static const struct cad_arch archs[] = {
 		.fused = CAD_FUSED_ROWS,
 		.renamed = ".block_sparse_moe.",
 		.renamed_to = ".mlp.",
+	},
+	{
+		.name = "ernie4_5_moe",
+		.runs = true,
+		.rope_theta = 5e5,
+		.read = read_ernie4_5_moe,
+		NAMES(ernie4_5_moe_names),
+		.fused = CAD_FUSED_ROWS,
 	},
 	{
 		.name = "deepseek_v2",

@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char EXPERTS[] = "mixtral olmoe qwen2_moe qwen3_moe glm4_moe minimax_m2"; /* families that have them */
+static const char EXPERTS[] =
+	"mixtral olmoe qwen2_moe qwen3_moe glm4_moe minimax_m2 ernie4_5_moe"; /* families that have them */
 static const char ORIGIN[] = "says where the model comes from or what it is for";
 static const char TRAINING[] = "training";
 static const char LIBRARY[] = "how a library computes it, not what";
@@ -68,7 +69,7 @@ static const struct cad_known_key known[] = {
 	READ("experts_per_token", EXPERTS),
 	READ("norm_topk_prob", "olmoe qwen2_moe qwen3_moe glm4_moe"),
 	READ("clip_qkv", "olmoe"),
-	READ("moe_intermediate_size", "qwen2_moe qwen3_moe glm4_moe"),
+	READ("moe_intermediate_size", "qwen2_moe qwen3_moe glm4_moe ernie4_5_moe"),
 	READ("decoder_sparse_step", "qwen2_moe qwen3_moe"),
 	READ("mlp_only_layers", "qwen2_moe qwen3_moe"),
 	READ("qkv_bias", "qwen2_moe"),
@@ -85,6 +86,14 @@ static const struct cad_known_key known[] = {
 	READ("num_mtp_layers", "glm4_moe"),
 	READ("rotary_dim", "minimax_m2"),
 	READ("num_mtp_modules", "minimax_m2"),
+	READ("moe_num_experts", EXPERTS),
+	READ("moe_k", EXPERTS),
+	READ("moe_num_shared_experts", "ernie4_5_moe"),
+	READ("moe_layer_start_index", "ernie4_5_moe"),
+	READ("moe_layer_end_index", "ernie4_5_moe"),
+	READ("moe_layer_interval", "ernie4_5_moe"),
+	READ("moe_norm_min", "ernie4_5_moe"),
+	READ("use_bias", "ernie4_5_moe"),
 	/* read of the rotary settings: config_rope.c */
 	READ("rope_scaling.type", ALL),
 	READ("rope_scaling.rope_type", ALL),
@@ -187,6 +196,9 @@ static const struct cad_known_key known[] = {
 	OF_NO_USE("max_window_layers", "qwen3_moe", UNREAD),
 	OF_NO_USE("mtp_transformer_layers", "minimax_m2", NO_MTP),
 	OF_NO_USE("use_mtp", "minimax_m2", NO_MTP),
+	OF_NO_USE("moe_capacity", "ernie4_5_moe", TRAINING),
+	{ "moe_gate", "ernie4_5_moe", ALWAYS, "\"topk\"" },
+	{ "moe_use_aux_free", "ernie4_5_moe", ALWAYS, "true" },
 	OF_NO_USE("attn_type_list", "minimax_m2", UNREAD),
 	OF_NO_USE("shared_intermediate_size", "minimax_m2", UNREAD),
 	{ "use_qk_norm", "minimax_m2", ALWAYS, "true" },

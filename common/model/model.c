@@ -77,6 +77,10 @@ static enum cad_status place_named(struct cad_model *model, enum cad_role role, 
 	size_t index = (size_t)(found - model->shards.tensors);
 	struct cad_tensor *tensor = &model->shards.tensors[index].tensor;
 	cad_model_packed_unfold(model, role, want->shape[1], tensor);
+	if (want->rank == 1 && tensor->rank == 2 && tensor->shape[0] == 1) { /* a vector, kept as one row */
+		tensor->rank = 1;
+		tensor->shape[0] = tensor->shape[1];
+	}
 	const char *path = model->shards.list[found->shard].path;
 	if (!shape_is(tensor, want))
 		return cad_error_set(error, CAD_ERR_CORRUPT,

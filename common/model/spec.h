@@ -97,6 +97,7 @@ struct cad_gate_spec {
 	enum cad_group_score group_score;
 	bool renormalise;
 	float renormalise_epsilon; /* added to the sum: 1e-20 in DeepSeek-V3, else 0 */
+	float renormalise_least;   /* the sum is at least this: 1e-12 in ERNIE 4.5, else 0 */
 	float scale;               /* routed scaling factor */
 };
 

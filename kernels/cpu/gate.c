@@ -113,9 +113,11 @@ static void gate_row(
 
 	for (size_t k = 0; k < topk; k++)
 		total = total + weights[k];
+	total = total + spec->renormalise_epsilon;
+	total = spec->renormalise_least > total ? spec->renormalise_least : total;
 	for (size_t k = 0; k < topk; k++) {
 		if (spec->renormalise)
-			weights[k] = weights[k] / (total + spec->renormalise_epsilon);
+			weights[k] = weights[k] / total;
 		weights[k] = weights[k] * spec->scale;
 	}
 }

@@ -225,6 +225,8 @@ const struct op_case op_cases[] = {
 	{ &op_gate, TEST, "groups of one", .rows = 9, .experts = 4, .topk = 2, .variant = 3 },
 	{ &op_gate, TEST, "softmax over the chosen", .rows = 30, .experts = 33, .topk = 4, .variant = 4 },
 	{ &op_gate, TEST, .rows = 9, .experts = 1024, .topk = 32, .variant = 5 },
+	{ &op_gate, TEST, "softmax with a bias, sums with a least", .rows = 30, .experts = 48, .topk = 6,
+		.variant = 6 },
 	{ &op_rows_pack, TEST, .rows = 0, .n = 4, .variant = CADRE_ROW_FIX16 },
 	{ &op_rows_pack, TEST, .rows = 3, .n = 1, .variant = CADRE_ROW_FIX16 },
 	{ &op_rows_pack, TEST, .rows = 9, .n = 15, .variant = CADRE_ROW_FIX16, .data = OP_DATA_WIDE },

@@ -46,6 +46,16 @@ static const struct cad_gate_spec specs[] = {
 		.scale = 1,
 	},
 	{ .score = CAD_SCORE_SIGMOID, .groups = 1, .groups_kept = 1, .scale = 1 },
+	/* ernie4_5_moe, whose least is 1e-12: here it is reached */
+	{
+		.score = CAD_SCORE_SOFTMAX,
+		.groups = 1,
+		.groups_kept = 1,
+		.selection_bias = true,
+		.renormalise = true,
+		.renormalise_least = 0.5f,
+		.scale = 1,
+	},
 };
 
 struct gate {
@@ -193,6 +203,7 @@ static double gate_error(const struct op_state *state, const void *output)
 			chosen[k] = s->spec.softmax_after_topk ? exp(score[ids[k]] - score[ids[0]]) : score[ids[k]];
 			total += chosen[k];
 		}
+		total = fmax(total, (double)s->spec.renormalise_least);
 		for (size_t k = 0; k < topk; k++) {
 			bool divided = s->spec.renormalise || s->spec.softmax_after_topk;
 			double exact = (divided ? chosen[k] / total : chosen[k]) * (double)s->spec.scale;

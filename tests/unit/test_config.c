@@ -231,6 +231,30 @@ static void parts_of_heads_rotate(void **state)
 	cad_model_spec_fini(&s);
 }
 
+static void layers_with_experts_of_ernie(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *changes;
+		bool moe[4];
+	} cases[] = {
+		{ "{}", { false, true, true, true } },
+		{ "{\"moe_layer_start_index\": \"(absent)\", \"moe_layer_end_index\": -1}",
+			{ false, true, true, true } },
+		{ "{\"moe_layer_start_index\": 0, \"moe_layer_end_index\": 2}", { true, true, true, false } },
+		{ "{\"moe_layer_start_index\": 0, \"moe_layer_interval\": 2}", { false, true, false, true } },
+		{ "{\"moe_layer_end_index\": 99}", { false, true, true, true } },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct cad_model_spec s = spec_of("ernie45moe-a", cases[i].changes);
+		for (size_t l = 0; l < 4; l++)
+			assert_int_equal(s.layers[l].moe, cases[i].moe[l]);
+		assert_true(s.rope.interleaved && s.gate.score == CAD_SCORE_SOFTMAX && s.gate.selection_bias);
+		assert_int_equal(s.shared.size, 64);
+		cad_model_spec_fini(&s);
+	}
+}
+
 static void families_that_only_parse(void **state)
 {
 	(void)state;
@@ -499,6 +523,8 @@ static const struct refusal {
 	{ "mixtral-a", "{\"model_type\": 5}", CAD_ERR_INVALID, "model_type is a whole number; it must be a text" },
 	{ "mixtral-a", "{\"model_type\": \"gpt2\"}", CAD_ERR_UNSUPPORTED,
 		"model_type is 'gpt2'; supported are mixtral, olmoe, qwen3_moe, llama" },
+	{ "ernie45moe-a", "{\"use_bias\": true}", CAD_ERR_UNSUPPORTED, "use_bias is true: an output matrix" },
+	{ "ernie45moe-a", "{\"moe_layer_end_index\": -2}", CAD_ERR_RANGE, "moe_layer_end_index is -2" },
 	{ "minimaxm2-a", "{\"rotary_dim\": 26}", CAD_ERR_RANGE,
 		"partial_rotary_factor makes 26 elements of a head rotate; it must be from 2 to 24" },
 	{ "minimaxm2-a", "{\"rotary_dim\": 13}", CAD_ERR_RANGE, "it must be an even number" },
@@ -742,6 +768,7 @@ int main(void)
 		cmocka_unit_test(qwen_without_experts_is_dense),
 		cmocka_unit_test(llama),
 		cmocka_unit_test(parts_of_heads_rotate),
+		cmocka_unit_test(layers_with_experts_of_ernie),
 		cmocka_unit_test(families_that_only_parse),
 		cmocka_unit_test(keys_of_both_generations),
 		cmocka_unit_test(yarn_attention_factor),

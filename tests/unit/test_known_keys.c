@@ -59,6 +59,12 @@ static const struct family {
 		" hidden_act max_position_embeddings initializer_range rms_norm_eps use_cache pad_token_id bos_token_id"
 		" eos_token_id tie_word_embeddings attention_dropout num_experts_per_tok num_local_experts num_experts"
 		" output_router_logits router_aux_loss_coef router_jitter_noise rope_parameters" },
+	{ "ernie4_5_moe", "ernie45moe-a",
+		"vocab_size pad_token_id bos_token_id eos_token_id hidden_size intermediate_size num_hidden_layers"
+		" num_attention_heads num_key_value_heads hidden_act max_position_embeddings initializer_range rms_norm_eps"
+		" use_cache tie_word_embeddings rope_parameters use_bias moe_intermediate_size moe_k moe_num_experts"
+		" moe_num_shared_experts moe_layer_start_index moe_layer_end_index moe_layer_interval moe_norm_min num_experts"
+		" num_experts_per_tok output_router_logits router_aux_loss_coef" },
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 /* Of PreTrainedConfig, which each of them has, and what to_dict adds. */
