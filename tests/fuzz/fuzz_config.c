@@ -4,12 +4,23 @@
  * refused with a sentence, or a spec within the limits that spec.h states, whose rotary frequencies
  * are numbers.
  */
+#include "common/base/log.h"
 #include "common/model/config.h"
 
 #include <math.h>
 #include <string.h>
 
+int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
+
+/* Warnings about every other text would be all that it does. */
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	cad_log_setup(CAD_LOG_ERROR, CAD_LOG_LOGFMT);
+	return 0;
+}
 
 static void check_gate(const struct cad_gate_spec *gate)
 {
