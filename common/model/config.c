@@ -125,6 +125,66 @@ static const struct cad_arch *read_arch(const struct cad_keys *keys, struct cad_
 	return arch;
 }
 
+/*
+ * Models of text and something else have the language model's settings as text_config, and a model_type
+ * of their own. Of what is beside it, these count: transformers ties the matrices if either place says so,
+ * and a dtype or special tokens may stand outside alone.
+ */
+static json_t *find_text(const struct cad_keys *keys, enum cad_status *status, struct cad_error *error)
+{
+	static const char *const shared[] = { "dtype", "torch_dtype", "bos_token_id", "eos_token_id",
+		"quantization_config" };
+	const char *name = json_string_value(cad_keys_get(keys, "model_type"));
+	const json_t *text = cad_keys_get(keys, "text_config");
+
+	if (!text || (name && cad_arch_find(name)))
+		return NULL;
+	if (!json_is_object(text)) {
+		cad_keys_fail(keys, CAD_ERR_INVALID, "text_config", "must be an object");
+		return NULL;
+	}
+
+	json_t *copy = json_copy((json_t *)text);
+	bool good = copy != NULL;
+	bool typed = json_object_get(copy, "dtype") || json_object_get(copy, "torch_dtype");
+	for (size_t i = typed ? 2 : 0; good && i < sizeof shared / sizeof *shared; i++)
+		if (cad_keys_get(keys, shared[i]) && !json_object_get(copy, shared[i]))
+			good = json_object_set(copy, shared[i], json_object_get(keys->object, shared[i])) == 0;
+	if (good && json_is_true(cad_keys_get(keys, "tie_word_embeddings")))
+		good = json_object_set_new(copy, "tie_word_embeddings", json_true()) == 0;
+	if (!good) {
+		json_decref(copy);
+		*status = cad_error_set(error, CAD_ERR_MEMORY, "no memory to read %s", keys->file);
+		return NULL;
+	}
+	return copy;
+}
+
+static enum cad_status read_model(const struct cad_keys *keys, struct cad_model_spec *spec, struct cad_error *error)
+{
+	const struct cad_arch *arch = read_arch(keys, spec);
+
+	if (!arch)
+		return *keys->status;
+
+	read_common(keys, spec);
+	cad_config_read_rope(keys, arch, spec);
+	if (!cad_keys_ok(keys))
+		return *keys->status;
+	spec->layers = calloc(spec->layers_count, sizeof *spec->layers);
+	if (!spec->layers)
+		return cad_error_set(
+			error, CAD_ERR_MEMORY, "%s: no memory for %u layers", keys->file, spec->layers_count);
+	for (uint32_t i = 0; i < spec->layers_count; i++)
+		spec->layers[i].rope = true;
+	arch->read(keys, spec);
+	cad_config_check_rope(keys, spec);
+	if (arch->runs)
+		cad_known_keys_check(keys, "", arch->name);
+
+	return *keys->status;
+}
+
 static enum cad_status read_config(
 	const char *name, const json_t *object, struct cad_model_spec *spec, struct cad_error *error)
 {
@@ -136,25 +196,16 @@ static enum cad_status read_config(
 		.status = &status,
 		.error = error,
 	};
-	const struct cad_arch *arch = read_arch(&keys, spec);
+	json_t *text = find_text(&keys, &status, error);
 
-	if (!arch)
-		return status;
-
-	read_common(&keys, spec);
-	cad_config_read_rope(&keys, arch, spec);
-	if (status != CAD_OK)
-		return status;
-	spec->layers = calloc(spec->layers_count, sizeof *spec->layers);
-	if (!spec->layers)
-		return cad_error_set(error, CAD_ERR_MEMORY, "%s: no memory for %u layers", name, spec->layers_count);
-	for (uint32_t i = 0; i < spec->layers_count; i++)
-		spec->layers[i].rope = true;
-	arch->read(&keys, spec);
-	cad_config_check_rope(&keys, spec);
-	if (arch->runs)
-		cad_known_keys_check(&keys, "", arch->name);
-
+	if (text) {
+		keys.object = text;
+		keys.prefix = "text_config.";
+		spec->nested = true;
+	}
+	if (status == CAD_OK)
+		status = read_model(&keys, spec, error);
+	json_decref(text);
 	return status;
 }
 

@@ -3,6 +3,7 @@
 
 #include "common/base/log.h"
 #include "common/model/internal.h"
+#include "common/model/nested.h"
 #include "common/model/tensors.h"
 
 #include <stdio.h>
@@ -269,6 +270,10 @@ static enum cad_status open_weights(
 	if (status != CAD_OK)
 		return status;
 	cad_model_hash_config(model, config);
+	if (model->spec.nested)
+		status = cad_shards_take_text(model->directory, &model->shards, error);
+	if (status != CAD_OK)
+		return status;
 
 	size_t layers = model->spec.layers_count;
 	size_t slots = TOP_ROLES + layers * LAYER_ROLES + layers * model->spec.gate.experts * EXPERT_ROLES;

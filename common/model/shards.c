@@ -227,6 +227,7 @@ void cad_shards_close(struct cad_shards *shards)
 	}
 	free(shards->list);
 	free(shards->tensors);
+	free(shards->names);
 	*shards = (struct cad_shards){ 0 };
 }
 

@@ -25,6 +25,7 @@ struct cad_shards {
 	size_t count;
 	struct cad_shard_tensor *tensors; /* [tensors_count], ascending by name, all different */
 	size_t tensors_count;
+	char *names; /* of tensors that were called something else in their file (nested.h); else NULL */
 };
 
 CAD_MUST_USE enum cad_status cad_shards_open(const char *directory, struct cad_shards *shards, struct cad_error *error);

@@ -123,6 +123,7 @@ struct cad_model_spec {
 	uint32_t positions_max;  /* max_position_embeddings */
 	uint32_t context_max;    /* positions that the rotary scaling is meant for; at least positions_max */
 	float norm_epsilon;
+	bool nested; /* it is a part of a larger model: config.json has it as text_config */
 	bool tied_embeddings;
 	enum cad_dtype dtype; /* as config.json declares; tensors say their own */
 	struct cad_attention_spec attention;

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 OUT = Path(__file__).parent.parent / 'golden' / 'forms'
 LENGTHS, GREEDY_TOKENS = [1, 9, 28, 61, 130], 6
@@ -60,9 +60,14 @@ FORMS = {
     },
     # transformers looks at the fraction of no plain rotation in these families
     'default-partial': {**LLAMA, 'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e4, 'partial_rotary_factor': 0.5}},
+    'nested-version4': MIXTRAL,
+    'nested-version5': {**LLAMA, 'tie_word_embeddings': True},
     # two of four pairs turn, by half their angle
     'proportional': {**LLAMA, 'rope_parameters': {'rope_type': 'proportional', 'rope_theta': 1e2, 'partial_rotary_factor': 0.5, 'factor': 2.0}},
 }
+
+# Computed as a language model by itself, and stored as the one inside of a larger model: what its names begin with, and the head's.
+NESTED = {'nested-version4': ('language_model.model.', 'language_model.lm_head.weight'), 'nested-version5': ('model.language_model.', 'lm_head.weight')}
 
 
 def write_model(directory, config, seed):
@@ -78,6 +83,18 @@ def write_model(directory, config, seed):
     for extra in directory.glob('generation_config.json'):
         extra.unlink()
     (directory / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
+
+
+def nest(directory, config, prefix, head):
+    def renamed(name):
+        return head if name == 'lm_head.weight' else prefix + name.removeprefix('model.')
+
+    tensors = {renamed(name): tensor for name, tensor in load_file(directory / 'model.safetensors').items()}
+    tensors |= {'vision_tower.embeddings.weight': torch.zeros(3, 5), 'multi_modal_projector.norm.weight': torch.zeros(3)}
+    save_file(tensors, directory / 'model.safetensors', {'format': 'pt'})
+    text = {key: value for key, value in config.items() if key != 'tie_word_embeddings'}
+    outer = {'model_type': 'picture_and_text', 'tie_word_embeddings': config['tie_word_embeddings'], 'vision_config': {'hidden_size': 5}, 'text_config': text}
+    (directory / 'config.json').write_text(json.dumps(outer, indent=1) + '\n')
 
 
 def compute(directory, ids):
@@ -115,6 +132,8 @@ def make(name, seed):
         expected[f'greedy.{i}'] = torch.tensor(longer[length:], dtype=torch.int32)
     save_file({k: v.contiguous() for k, v in expected.items()}, directory / 'expected.safetensors')
     (directory / 'input.json').write_text(json.dumps({'sequences': sequences, 'greedy_tokens': GREEDY_TOKENS}) + '\n')
+    if name in NESTED:
+        nest(directory / 'model', config, *NESTED[name])
     print(f'{name}: smallest greedy margin {margin:.5f}')
 
 

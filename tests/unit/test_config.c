@@ -722,6 +722,53 @@ static void json_of_python(void **state)
 	json_decref(object);
 }
 
+/* A language model in text_config, and what counts of what is beside it. */
+static void nested_text(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *outer, *text;
+		const char *sentence; /* NULL: it is taken */
+	} cases[] = {
+		{ "{\"model_type\": \"picture\", \"tie_word_embeddings\": true, \"eos_token_id\": 9, \"vision_config\": {\"a\": 1}}",
+			"{\"eos_token_id\": \"(absent)\"}", NULL },
+		{ "{\"tie_word_embeddings\": true, \"eos_token_id\": 8}", "{\"eos_token_id\": 9}", NULL },
+		{ "{\"model_type\": \"picture\"}", "{\"model_type\": \"(absent)\"}",
+			"text_config.model_type is missing" },
+		{ "{\"model_type\": \"picture\"}", "{\"model_type\": \"prose\"}",
+			"text_config.model_type is 'prose'; supported are" },
+		{ "{\"model_type\": \"picture\"}", "{\"hidden_size\": 0}", "text_config.hidden_size is 0" },
+		{ "{\"model_type\": \"picture\"}", "{\"residual_multiplier\": 2}",
+			"text_config.residual_multiplier is a key that is not known" },
+		{ "{\"model_type\": \"picture\", \"quantization_config\": {\"quant_method\": \"fp8\"}}", "{}",
+			"quantization_config is present" },
+		{ "{\"model_type\": \"llama\"}", "{}", "hidden_size is missing" },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		json_t *outer = json_loads(cases[i].outer, 0, NULL);
+		assert_non_null(outer);
+		json_object_set_new(outer, "text_config", change(load_config("mixtral-a"), cases[i].text));
+		struct cad_model_spec spec;
+		struct cad_error error;
+		enum cad_status status = parse(outer, NULL, &spec, &error);
+		if ((status == CAD_OK) != !cases[i].sentence ||
+			(status != CAD_OK && !strstr(error.text, cases[i].sentence)))
+			fail_msg("%s: %s", cases[i].outer, status == CAD_OK ? "taken" : error.text);
+		if (status != CAD_OK)
+			continue;
+		assert_string_equal(spec.architecture, "mixtral");
+		assert_true(spec.nested && spec.tied_embeddings);
+		assert_int_equal(spec.eos_ids_count, 1);
+		assert_int_equal(spec.eos_ids[0], 9);
+		cad_model_spec_fini(&spec);
+	}
+	struct cad_model_spec spec;
+	struct cad_error error;
+	assert_int_equal(parse(json_pack("{s:s, s:i}", "model_type", "picture", "text_config", 1), NULL, &spec, &error),
+		CAD_ERR_INVALID);
+	assert_non_null(strstr(error.text, "text_config must be an object"));
+}
+
 /* Texts that are no configs at all. */
 static void not_a_config(void **state)
 {
@@ -778,6 +825,7 @@ int main(void)
 		cmocka_unit_test(end_of_sequence),
 		cmocka_unit_test(every_refusal_has_its_sentence),
 		cmocka_unit_test(json_of_python),
+		cmocka_unit_test(nested_text),
 		cmocka_unit_test(not_a_config),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -34,7 +34,7 @@ static const char *case_name; /* of the case */
 /* What a config.json may ask for besides, in models as small as can be. */
 static const char *const forms[] = { "forms/dynamic-mlp-bias", "forms/yarn-beyond-positions", "forms/longrope",
 	"forms/llama3-equal-factors", "forms/linear-partial-odd", "forms/default-partial",
-	"forms/scaling-beside-parameters", "forms/proportional" };
+	"forms/scaling-beside-parameters", "forms/proportional", "forms/nested-version4", "forms/nested-version5" };
 enum { FORMS = sizeof forms / sizeof forms[0] };
 
 /* Relative to the largest expected value. f32: what float32 sums in another order come to is about

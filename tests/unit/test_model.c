@@ -548,6 +548,44 @@ static void fused_experts(void **state)
 	golden_copy_remove(&copy);
 }
 
+/* Tensors of the language model inside of a larger one are found by what stands before the embedding's
+ * name. */
+static void text_of_a_larger_model(void **state)
+{
+	(void)state;
+	static const char *const forms[] = { "forms/nested-version4", "forms/nested-version5" };
+	for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+		struct golden_copy copy = golden_copy_create(forms[i]);
+		struct cad_model *model;
+		struct cad_error error;
+		must(cad_model_open(copy.directory, &model, &error), &error);
+		is_shape(cad_model_tensor(model, CAD_ROLE_EMBED, 0, 0), "model.embed_tokens.weight", CAD_DTYPE_F32, 32,
+			16);
+		is_shape(cad_model_tensor(model, CAD_ROLE_LM_HEAD, 0, 0),
+			i == 0 ? "lm_head.weight" : "model.embed_tokens.weight", CAD_DTYPE_F32, 32, 16);
+		cad_model_close(model);
+
+		/* others' embeddings are not the language model's */
+		damage(&copy, ADD, "audio_tower.embed_tokens.weight");
+		opens(&copy);
+		damage(&copy, ADD, "embed_tokens.weight");
+		opens(&copy);
+		damage(&copy, ADD, "a_language_model.embed_tokens.weight");
+		refuses(&copy, CAD_ERR_UNSUPPORTED, "several tensors are called '...embed_tokens.weight'", "");
+		golden_copy_remove(&copy);
+
+		copy = golden_copy_create(forms[i]);
+		damage(&copy, DROP, "embed_tokens.weight");
+		refuses(&copy, CAD_ERR_CORRUPT, "no tensor is called '...embed_tokens.weight'", "");
+		golden_copy_remove(&copy);
+
+		copy = golden_copy_create(forms[i]);
+		damage(&copy, DROP, "layers.1.self_attn.k_proj.weight");
+		refuses(&copy, CAD_ERR_CORRUPT, "tensor 'model.layers.1.self_attn.k_proj.weight' is missing", "");
+		golden_copy_remove(&copy);
+	}
+}
+
 static void truncated_files(void **state)
 {
 	(void)state;
@@ -803,6 +841,7 @@ int main(void)
 		cmocka_unit_test(harmless_extras),
 		cmocka_unit_test(tied_heads),
 		cmocka_unit_test(fused_experts),
+		cmocka_unit_test(text_of_a_larger_model),
 		cmocka_unit_test(truncated_files),
 		cmocka_unit_test(bad_indexes),
 		cmocka_unit_test(tensor_in_two_shards),
