@@ -2,7 +2,6 @@
 /* Whole checkpoints: the golden ones open and are what they should be; damaged copies of them are
  * refused with a sentence. */
 #include "common/base/file.h"
-#include "common/model/inspect.h"
 #include "common/model/safetensors.h"
 #include "kernels/source.h"
 #include "tests/support/golden_copy.h"
@@ -735,98 +734,6 @@ static void generation_config_is_optional(void **state)
 	golden_copy_remove(&copy);
 }
 
-/* ---- inspect ---- */
-
-static const struct cad_model_packed packed = { "f32", "bf16", 3 << 10, 5 << 20, 1728 };
-
-static char *inspect(const char *name, uint32_t nodes, bool json)
-{
-	struct cad_model *model = open_golden(name);
-	char *text = NULL;
-	size_t bytes = 0;
-	FILE *stream = open_memstream(&text, &bytes);
-
-	assert_non_null(stream);
-	struct cad_error error;
-	must(cad_model_inspect(model, &packed, nodes, stream, json, &error), &error);
-	fclose(stream);
-	cad_model_close(model);
-
-	return text;
-}
-
-static void inspect_for_people(void **state)
-{
-	(void)state;
-	char *text = inspect("mixtral-b", 2, false);
-	static const char *const lines[] = {
-		"architecture     mixtral, f16\n",
-		"attention        6 heads of 24, 3 key/value heads\n",
-		"sliding window   16 keys in 3 layers\n",
-		"parameters       590.83 K, 238.32 K active per token\n",
-		"experts          5 per layer in 3 layers, 1 per token, weights renormalised, size 136\n",
-		"weights f32      in the files     in memory\n",
-		"one expert          57.38 KiB      3.00 KiB\n",
-		"one layer          286.88 KiB     15.00 KiB  5 experts\n",
-		"each of 2 nodes    459.00 KiB     24.00 KiB  8 of 15 experts\n",
-		"each router        293.34 KiB      5.00 MiB  and 1.69 KiB of KV cache per token (--kv bf16)\n",
-	};
-	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
-		if (!strstr(text, lines[i]))
-			fail_msg("no '%s' in\n%s", lines[i], text);
-	free(text);
-	text = inspect("forms/yarn-beyond-positions", 3, false);
-	assert_non_null(strstr(text,
-		"positions        128, rope yarn, theta 10000\n"
-		"context          256 tokens, which the rope scaling is meant for\n"));
-	free(text);
-	text = inspect("llama-a", 3, false);
-	assert_null(strstr(text, "one expert"));
-	assert_null(strstr(text, "node"));
-	free(text);
-}
-
-static void inspect_for_scripts(void **state)
-{
-	(void)state;
-	char *text = inspect("qwen3moe-a", 5, true);
-	json_t *object = json_loads(text, 0, NULL);
-	assert_non_null(object);
-	const json_t *needs = json_object_get(object, "needs"), *memory = json_object_get(object, "memory"),
-		     *experts = json_object_get(object, "experts");
-	assert_int_equal(json_integer_value(json_object_get(needs, "nodes")), 5);
-	assert_int_equal(json_integer_value(json_object_get(needs, "experts_total")), 48);
-	assert_int_equal(json_integer_value(json_object_get(needs, "experts_per_node")), 10);
-	assert_int_equal(json_integer_value(json_object_get(needs, "bytes_per_node")), 153600);
-	assert_int_equal(json_integer_value(json_object_get(needs, "kv_bytes_per_token")), 1728);
-	assert_string_equal(json_string_value(json_object_get(memory, "weights")), "f32");
-	assert_string_equal(json_string_value(json_object_get(memory, "kv")), "bf16");
-	assert_int_equal(json_integer_value(json_object_get(memory, "expert")), 3 << 10);
-	assert_int_equal(json_integer_value(json_object_get(memory, "layer")), 16 * (3 << 10));
-	assert_int_equal(json_integer_value(json_object_get(memory, "node")), 10 * (3 << 10));
-	assert_int_equal(json_integer_value(json_object_get(memory, "router")), 5 << 20);
-	assert_int_equal(json_integer_value(json_object_get(experts, "count")), 16);
-	assert_int_equal(json_integer_value(json_object_get(experts, "topk")), 4);
-	assert_string_equal(json_string_value(json_object_get(object, "architecture")), "qwen3_moe");
-	assert_int_equal(json_integer_value(json_object_get(object, "context")), 4096);
-	json_decref(object);
-	free(text);
-}
-
-static void inspect_failures(void **state)
-{
-	(void)state;
-	struct cad_model *model = open_golden("llama-a");
-	struct cad_error error;
-	assert_int_equal(cad_model_inspect(model, &packed, 0, stdout, false, &error), CAD_ERR_INVALID);
-	FILE *full = fopen("/dev/full", "w");
-	assert_non_null(full);
-	assert_int_equal(cad_model_inspect(model, &packed, 1, full, false, &error), CAD_ERR_IO);
-	assert_non_null(strstr(error.text, "could not be written"));
-	fclose(full);
-	cad_model_close(model);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -848,9 +755,6 @@ int main(void)
 		cmocka_unit_test(directories_that_are_none),
 		cmocka_unit_test(families_that_do_not_run),
 		cmocka_unit_test(generation_config_is_optional),
-		cmocka_unit_test(inspect_for_people),
-		cmocka_unit_test(inspect_for_scripts),
-		cmocka_unit_test(inspect_failures),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
