@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* config.json -> spec: what each family's file means. */
+#include "common/model/config.h"
+#include "tests/support/golden_config.h"
+
+#include <jansson.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void mixtral(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec("mixtral-b", "{}");
+	assert_string_equal(s.architecture, "mixtral");
+	assert_int_equal(s.hidden, 72);
+	assert_int_equal(s.vocab, 384);
+	assert_int_equal(s.layers_count, 3);
+	assert_int_equal(s.positions_max, 2048);
+	assert_int_equal(s.dtype, CAD_DTYPE_F16);
+	assert_float_equal(s.norm_epsilon, 1e-6f, 0);
+	assert_false(s.tied_embeddings);
+	assert_int_equal(s.attention.heads, 6);
+	assert_int_equal(s.attention.kv_heads, 3);
+	assert_int_equal(s.attention.head_size, 24);
+	assert_int_equal(s.attention.value_size, 24);
+	assert_float_equal(s.attention.scale, 0.20412415f, 1e-8);
+	assert_false(s.attention.q_bias || s.attention.o_bias || s.attention.sinks);
+	assert_int_equal(s.rope.kind, CAD_ROPE_DEFAULT);
+	assert_int_equal(s.rope.size, 24);
+	assert_float_equal(s.rope.theta, 10000, 0);
+	assert_float_equal(s.rope.attention_factor, 1, 0);
+	assert_int_equal(s.gate.experts, 5);
+	assert_int_equal(s.gate.topk, 1);
+	assert_true(s.gate.renormalise);
+	assert_int_equal(s.gate.groups, 1);
+	assert_float_equal(s.gate.scale, 1, 0);
+	assert_int_equal(s.expert.size, 136);
+	assert_int_equal(s.dense.size, 0);
+	assert_int_equal(s.bos_id, 1);
+	assert_int_equal(s.eos_ids_count, 1);
+	assert_int_equal(s.eos_ids[0], 2);
+	for (uint32_t i = 0; i < 3; i++) {
+		assert_int_equal(s.layers[i].window, 16);
+		assert_true(s.layers[i].moe && s.layers[i].rope);
+	}
+
+	cad_model_spec_fini(&s);
+}
+
+/* Noise in the router is for training; the spec has no place for it. */
+static void jitter_changes_nothing(void **state)
+{
+	(void)state;
+	struct cad_model_spec with = golden_spec("mixtral-b", "{\"router_jitter_noise\": 0.5}"),
+			      without = golden_spec("mixtral-b", "{\"router_jitter_noise\": \"(absent)\"}");
+	assert_memory_equal(with.layers, without.layers, 3 * sizeof *with.layers);
+	free(with.layers);
+	free(without.layers);
+	with.layers = without.layers = NULL;
+	assert_memory_equal(&with, &without, sizeof with);
+}
+
+static void olmoe(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec("olmoe-a", "{}");
+	assert_int_equal(s.attention.qk_norm, CAD_QK_NORM_PROJECTION);
+	assert_float_equal(s.attention.clip_qkv, 0, 0);
+	assert_false(s.gate.renormalise);
+	assert_int_equal(s.bos_id, -1);
+	cad_model_spec_fini(&s);
+	s = golden_spec("olmoe-b", "{}");
+	assert_float_equal(s.attention.clip_qkv, 0.75f, 0);
+	assert_true(s.gate.renormalise && s.tied_embeddings);
+	assert_int_equal(s.attention.kv_heads, 2);
+	assert_int_equal(s.attention.head_size, 8);
+	assert_int_equal(s.dtype, CAD_DTYPE_F32);
+	cad_model_spec_fini(&s);
+}
+
+static void qwen3_moe(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec("qwen3moe-a", "{}");
+	assert_int_equal(s.attention.qk_norm, CAD_QK_NORM_HEAD);
+	assert_int_equal(s.attention.head_size, 32);
+	assert_false(s.layers[0].moe);
+	assert_true(s.layers[1].moe && s.layers[2].moe && s.layers[3].moe);
+	assert_int_equal(cad_model_spec_moe_layers(&s), 3);
+	assert_int_equal(s.dense.size, 160);
+	assert_int_equal(s.expert.size, 40);
+	cad_model_spec_fini(&s);
+	s = golden_spec("qwen3moe-b", "{}");
+	assert_true(s.attention.q_bias && s.attention.k_bias && s.attention.v_bias && s.attention.o_bias);
+	assert_true(!s.layers[0].moe && s.layers[1].moe && !s.layers[2].moe && s.layers[3].moe);
+	assert_int_equal(s.rope.kind, CAD_ROPE_YARN);
+	assert_true(s.rope.truncate);
+	assert_float_equal(s.rope.factor, 4, 0);
+	assert_float_equal(s.rope.attention_factor, 1.1386294361119891, 1e-15); /* 0.1 ln 4 + 1 */
+	assert_int_equal(s.rope.original_positions, 64);
+	assert_float_equal(s.rope.beta_fast, 32, 0);
+	assert_float_equal(s.rope.beta_slow, 1, 0);
+	cad_model_spec_fini(&s);
+}
+
+/* Qwen's sliding_window is a number even where nothing slides. */
+static void qwen_window_needs_its_switch(void **state)
+{
+	(void)state;
+	struct cad_model_spec s =
+		golden_spec("qwen3moe-a", "{\"sliding_window\": 4096, \"use_sliding_window\": false}");
+	assert_int_equal(s.layers[2].window, 0);
+	cad_model_spec_fini(&s);
+	s = golden_spec("qwen3moe-a", "{\"sliding_window\": 4096, \"use_sliding_window\": true}");
+	assert_int_equal(s.layers[0].window, 4096);
+	assert_int_equal(s.layers[3].window, 4096);
+	cad_model_spec_fini(&s);
+	s = golden_spec("mixtral-a", "{\"sliding_window\": 4096}");
+	assert_int_equal(s.layers[1].window, 4096);
+	cad_model_spec_fini(&s);
+}
+
+static void qwen_without_experts_is_dense(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec(
+		"qwen3moe-a", "{\"mlp_only_layers\": [0, 1, 2, 3], \"moe_intermediate_size\": \"(absent)\"}");
+	assert_int_equal(cad_model_spec_moe_layers(&s), 0);
+	assert_int_equal(s.gate.experts, 0);
+	assert_int_equal(s.expert.size, 0);
+	cad_model_spec_fini(&s);
+}
+
+static void llama(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec("llama-a", "{}");
+	assert_int_equal(s.gate.experts, 0);
+	assert_int_equal(s.dense.size, 176);
+	assert_int_equal(s.rope.kind, CAD_ROPE_LLAMA3);
+	assert_float_equal(s.rope.low_freq_factor, 1, 0);
+	assert_float_equal(s.rope.high_freq_factor, 4, 0);
+	assert_true(s.tied_embeddings);
+	cad_model_spec_fini(&s);
+	s = golden_spec("llama-a", "{\"num_key_value_heads\": null, \"attention_bias\": true, \"mlp_bias\": true}");
+	assert_int_equal(s.attention.kv_heads, 4);
+	assert_true(s.attention.o_bias && s.dense.bias);
+	cad_model_spec_fini(&s);
+}
+
+static void parts_of_heads_rotate(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec("glm4moe-a", "{\"partial_rotary_factor\": \"(absent)\"}");
+	assert_int_equal(s.attention.head_size, 24);
+	assert_int_equal(s.rope.size, 12);
+	assert_true(s.attention.q_bias && !s.attention.o_bias && s.gate.selection_bias);
+	assert_int_equal(s.further_layers, 1);
+	cad_model_spec_fini(&s);
+	s = golden_spec("glm4moe-a",
+		"{\"partial_rotary_factor\": \"(absent)\", \"rope_theta\": \"(absent)\", \"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 2, \"partial_rotary_factor\": 0.25}}");
+	assert_int_equal(s.rope.size, 6);
+	cad_model_spec_fini(&s);
+	s = golden_spec("minimaxm2-a", "{}");
+	assert_int_equal(s.rope.size, 12);
+	assert_int_equal(s.attention.qk_norm, CAD_QK_NORM_PROJECTION);
+	assert_int_equal(s.further_layers, 3);
+	cad_model_spec_fini(&s);
+}
+
+static void layers_with_experts_of_ernie(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *changes;
+		bool moe[4];
+	} cases[] = {
+		{ "{}", { false, true, true, true } },
+		{ "{\"moe_layer_start_index\": \"(absent)\", \"moe_layer_end_index\": -1}",
+			{ false, true, true, true } },
+		{ "{\"moe_layer_start_index\": 0, \"moe_layer_end_index\": 2}", { true, true, true, false } },
+		{ "{\"moe_layer_start_index\": 0, \"moe_layer_interval\": 2}", { false, true, false, true } },
+		{ "{\"moe_layer_end_index\": 99}", { false, true, true, true } },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct cad_model_spec s = golden_spec("ernie45moe-a", cases[i].changes);
+		for (size_t l = 0; l < 4; l++)
+			assert_int_equal(s.layers[l].moe, cases[i].moe[l]);
+		assert_true(s.rope.interleaved && s.gate.score == CAD_SCORE_SOFTMAX && s.gate.selection_bias);
+		assert_int_equal(s.shared.size, 64);
+		cad_model_spec_fini(&s);
+	}
+}
+
+static void families_that_only_parse(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec("qwen2moe-a", "{}");
+	assert_true(
+		s.attention.q_bias && s.attention.k_bias && s.attention.v_bias && !s.attention.o_bias && s.shared_gate);
+	assert_int_equal(s.shared.size, 88);
+	assert_int_equal(s.layers[0].window, 0);
+	cad_model_spec_fini(&s);
+	s = golden_spec("deepseekv2-a", "{}");
+	assert_int_equal(s.attention.kind, CAD_ATTENTION_LATENT);
+	assert_int_equal(s.attention.q_rank, 0);
+	assert_int_equal(s.attention.kv_rank, 32);
+	assert_int_equal(s.attention.head_size, 40);
+	assert_int_equal(s.attention.value_size, 20);
+	assert_int_equal(s.rope.size, 16);
+	assert_true(s.rope.interleaved && !s.layers[0].moe && s.layers[1].moe);
+	assert_int_equal(s.gate.groups, 4);
+	assert_int_equal(s.gate.groups_kept, 2);
+	assert_int_equal(s.gate.group_score, CAD_GROUP_SCORE_MAX);
+	assert_float_equal(s.gate.scale, 2.5f, 0);
+	assert_int_equal(s.shared.size, 80);
+	cad_model_spec_fini(&s);
+	s = golden_spec("deepseekv3-a", "{}");
+	assert_int_equal(s.gate.score, CAD_SCORE_SIGMOID);
+	assert_int_equal(s.gate.group_score, CAD_GROUP_SCORE_TOP2);
+	assert_true(s.gate.selection_bias && s.gate.renormalise);
+	assert_float_equal(s.gate.renormalise_epsilon, 1e-20f, 0);
+	assert_float_equal(s.rope.attention_factor, 1, 0);        /* mscale over mscale_all_dim */
+	assert_float_equal(s.attention.scale, 0.20499101f, 1e-8); /* 40^-0.5 (0.1 ln 4 + 1)^2 */
+	assert_int_equal(s.attention.q_rank, 40);
+	cad_model_spec_fini(&s);
+	s = golden_spec("gptoss-a", "{}");
+	assert_true(s.attention.sinks && s.gate.softmax_after_topk && s.gate.linear_bias && s.expert.bias &&
+		!s.rope.truncate);
+	assert_int_equal(s.expert.activation, CAD_ACTIVATION_SWIGLU_CLAMPED);
+	assert_float_equal(s.expert.limit, 7, 0);
+	assert_int_equal(s.layers[0].window, 24);
+	assert_int_equal(s.layers[1].window, 0);
+	assert_int_equal(s.layers[2].window, 24);
+	cad_model_spec_fini(&s);
+}
+
+/* The same model, as transformers 4 and as transformers 5 writes it. */
+static void keys_of_both_generations(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *name, *changes;
+	} cases[] = {
+		{ "mixtral-a",
+			"{\"rope_theta\": \"(absent)\", \"rope_parameters\": {\"rope_theta\": 1000000.0, \"rope_type\": \"default\"},"
+			" \"torch_dtype\": \"(absent)\", \"dtype\": \"bfloat16\", \"num_local_experts\": \"(absent)\", \"num_experts\": 8}" },
+		{ "olmoe-a",
+			"{\"rope_theta\": \"(absent)\", \"rope_scaling\": \"(absent)\", \"rope_parameters\": {\"rope_type\": \"default\"}, \"num_experts\": \"(absent)\","
+			" \"num_local_experts\": 16}" },
+		{ "qwen3moe-b",
+			"{\"rope_theta\": \"(absent)\", \"rope_scaling\": \"(absent)\", \"dtype\": \"bfloat16\","
+			" \"rope_parameters\": {\"rope_theta\": 10000, \"rope_type\": \"yarn\", \"factor\": 4.0, \"original_max_position_embeddings\": 64}}" },
+		{ "llama-a",
+			"{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4, \"original_max_position_embeddings\": 64}}" },
+		{ "deepseekv3-a", "{\"n_routed_experts\": \"(absent)\", \"num_local_experts\": 16}" },
+		{ "qwen3moe-b",
+			"{\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": null, \"original_max_position_embeddings\": 64, \"beta_fast\": null}}" },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct cad_model_spec a = golden_spec(cases[i].name, "{}"),
+				      b = golden_spec(cases[i].name, cases[i].changes);
+		assert_int_equal(a.layers_count, b.layers_count);
+		assert_memory_equal(a.layers, b.layers, a.layers_count * sizeof *a.layers);
+		free(a.layers);
+		free(b.layers);
+		a.layers = b.layers = NULL;
+		assert_memory_equal(&a, &b, sizeof a);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(mixtral),
+		cmocka_unit_test(jitter_changes_nothing),
+		cmocka_unit_test(olmoe),
+		cmocka_unit_test(qwen3_moe),
+		cmocka_unit_test(qwen_window_needs_its_switch),
+		cmocka_unit_test(qwen_without_experts_is_dense),
+		cmocka_unit_test(llama),
+		cmocka_unit_test(parts_of_heads_rotate),
+		cmocka_unit_test(layers_with_experts_of_ernie),
+		cmocka_unit_test(families_that_only_parse),
+		cmocka_unit_test(keys_of_both_generations),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
