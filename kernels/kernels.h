@@ -134,16 +134,18 @@ struct kn_page_tables {
 
 /* ---- operators ---- */
 
-/* x[r] = row ids[r] of the table, as f32. */
+/* x[r] = row ids[r] of the table, as f32, times `scale`, rounded. */
 struct kn_embed {
 	const struct kn_table *table;
 	const int32_t *ids; /* [rows] */
 	size_t rows;
-	float *x; /* [rows][ldx] */
+	float scale; /* 1: as it is (granite: embedding_multiplier) */
+	float *x;    /* [rows][ldx] */
 	size_t ldx;
 };
 
-/* y[r] = x[r] W^T + bias, then clamped to [-clip, clip] when clip > 0. Each output: acc = fma(x[k],
+/* y[r] = x[r] W^T + bias, then divided by `divisor` when that is not 0, then clamped to [-clip, clip]
+ * when clip > 0. Each output: acc = fma(x[k],
  * w[k], acc), k ascending over k rounded up to 32, from +0; then + bias. y is not x. Quantised
  * weights (CAD_WEIGHTS_INT8, INT4): x is quantised too, k padded with zeros to a multiple of
  * KN_GROUP (quantise.h). For each group, ascending: dot = the exact integer sum of q_x[k] * q_w[k],
@@ -170,6 +172,7 @@ struct kn_linear {
 	size_t ldx, rows;
 	const struct kn_matrix *w;
 	const float *bias; /* [n] or NULL */
+	float divisor;     /* of logits (granite: logits_scaling) */
 	float clip;
 	float *y; /* [rows][ldy]; or host out, of host_alloc */
 	size_t ldy;
@@ -356,9 +359,9 @@ struct kn_combine_add {
 	const uint32_t *index; /* host, [rows] */
 	int64_t *sums;         /* [T][n] */
 };
-/* x[r] = x[r] + (routed + share * shared[r]), each product and sum rounded: routed = (float)sums[r] *
- * quantum, share = sigmoid(score[r]), or 1 when score is NULL. shared NULL: x[r] + routed. Clears
- * sums. Source of the score: transformers modeling_qwen2_moe.py. */
+/* x[r] = x[r] + scale * (routed + share * shared[r]), each product and sum rounded: routed =
+ * (float)sums[r] * quantum, share = sigmoid(score[r]), or 1 when score is NULL; without shared, x[r]
+ * + scale * routed. Clears sums. Source: transformers modeling_{qwen2_moe,granitemoeshared}.py. */
 struct kn_combine_finish {
 	float *x;
 	size_t ldx, rows, n;
@@ -366,6 +369,7 @@ struct kn_combine_finish {
 	float quantum;
 	const float *shared; /* [rows][lds] or NULL */
 	size_t lds;
+	float scale;        /* 1: as it is (granite: residual_multiplier) */
 	const float *score; /* [rows] of stride ld_score, or NULL */
 	size_t ld_score;
 };

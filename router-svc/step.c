@@ -102,7 +102,7 @@ static void dense_ffn(struct rt_step *step, const struct rt_work *work)
 			.ldy = ld,
 			.rows = work->rows,
 			.n = step->spec->hidden,
-			.scale = 1,
+			.scale = step->spec->branch_scale,
 		});
 	rt_stage_end(&step->stages, RT_STAGE_DENSE);
 }
@@ -271,6 +271,7 @@ static void combine(struct rt_step *step, struct rt_work *work)
 			.quantum = step->quanta[work->layer],
 			.shared = shared ? step->buffers.shared + work->first * ld : NULL,
 			.lds = ld,
+			.scale = step->spec->branch_scale,
 			.score = scored ? step->buffers.shared_score + work->first * kn_ld(1) : NULL,
 			.ld_score = kn_ld(1),
 		});
@@ -428,6 +429,7 @@ static void embed(struct rt_step *step)
 			.rows = rows,
 			.x = step->buffers.x,
 			.ldx = ld_hidden(step),
+			.scale = step->spec->embed_scale,
 		});
 	rt_stage_end(&step->stages, RT_STAGE_EMBED);
 }
@@ -458,6 +460,7 @@ static bool head_block(struct rt_step *step, uint32_t first, uint32_t count)
 			.ldx = ld,
 			.rows = count,
 			.w = &step->weights.lm_head,
+			.divisor = step->spec->logits_divisor,
 			.y = step->host.logits,
 			.ldy = ldv,
 		});

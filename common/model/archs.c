@@ -448,6 +448,23 @@ static void read_ernie4_5_moe(const struct cad_keys *keys, struct cad_model_spec
 			"is true: an output matrix with a bias is not supported");
 }
 
+/* Granite 3 and 4 without state-space layers: factors of what flows along the residual stream. */
+static void read_granitemoe(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	read_grouped_attention(keys, spec);
+	read_bias(keys, &spec->attention, false);
+	spec->attention.scale = (float)cad_keys_number_or(keys, "attention_multiplier", 1e-6, 1e6, 1);
+	read_uniform_window(keys, spec, 0);
+	set_moe_layers(spec);
+	read_gate(keys, spec, false);
+	spec->gate.softmax_after_topk = true;
+	spec->expert.size = read_ffn_size(keys, "intermediate_size");
+	spec->shared.size = cad_keys_u32_or(keys, "shared_intermediate_size", 0, CAD_FFN_MAX, 0);
+	spec->embed_scale = (float)cad_keys_number_or(keys, "embedding_multiplier", 1e-6, 1e6, 1);
+	spec->branch_scale = (float)cad_keys_number_or(keys, "residual_multiplier", 1e-6, 1e6, 1);
+	spec->logits_divisor = (float)cad_keys_number_or(keys, "logits_scaling", 1e-6, 1e6, 1);
+}
+
 /* ---- names of tensors, where they differ from the common ones (tensors.c) ---- */
 
 static const struct cad_tensor_name mixtral_names[] = {
@@ -469,6 +486,16 @@ static const struct cad_tensor_name ernie4_5_moe_names[] = {
 	{ CAD_ROLE_SELECTION_BIAS, "model.layers.{l}.mlp.moe_statics.e_score_correction_bias" },
 };
 
+static const struct cad_tensor_name granitemoe_names[] = {
+	{ CAD_ROLE_GATE, "model.layers.{l}.block_sparse_moe.router.layer.weight" },
+	{ CAD_ROLE_SHARED_DOWN, "model.layers.{l}.shared_mlp.output_linear.weight" },
+};
+static const struct cad_tensor_name granitemoe_fused_names[] = {
+	{ CAD_ROLE_EXPERT_GATE, "model.layers.{l}.block_sparse_moe.input_linear.weight" },
+	{ CAD_ROLE_EXPERT_DOWN, "model.layers.{l}.block_sparse_moe.output_linear.weight" },
+	{ CAD_ROLE_SHARED_GATE, "model.layers.{l}.shared_mlp.input_linear.weight" },
+};
+
 static const struct cad_tensor_name qwen2_moe_names[] = {
 	{ CAD_ROLE_SHARED_GATE, "model.layers.{l}.mlp.shared_expert.gate_proj.weight" },
 	{ CAD_ROLE_SHARED_UP, "model.layers.{l}.mlp.shared_expert.up_proj.weight" },
@@ -484,6 +511,7 @@ static const struct cad_tensor_name gpt_oss_names[] = {
 /* ---- the table ---- */
 
 #define NAMES(list) .names = (list), .names_count = sizeof(list) / sizeof *(list)
+#define FUSED_NAMES(list) .fused_names = (list), .fused_names_count = sizeof(list) / sizeof *(list)
 static const struct cad_arch archs[] = {
 	{
 		.name = "mixtral",
@@ -531,6 +559,22 @@ static const struct cad_arch archs[] = {
 		.read = read_ernie4_5_moe,
 		NAMES(ernie4_5_moe_names),
 		.fused = CAD_FUSED_ROWS,
+	},
+	{
+		.name = "granitemoe",
+		.runs = true,
+		.rope_theta = 1e4,
+		.read = read_granitemoe,
+		NAMES(granitemoe_names),
+		FUSED_NAMES(granitemoe_fused_names),
+	},
+	{
+		.name = "granitemoeshared",
+		.runs = true,
+		.rope_theta = 1e4,
+		.read = read_granitemoe,
+		NAMES(granitemoe_names),
+		FUSED_NAMES(granitemoe_fused_names),
 	},
 	{
 		.name = "deepseek_v2",

@@ -38,6 +38,10 @@ struct cad_arch {
 	const struct cad_tensor_name *names; /* looked at before the common names (tensors.c); may be NULL */
 	size_t names_count;
 	enum cad_fused fused;
+	/* Names of fused tensors of its own, of EXPERT_GATE (with UP), EXPERT_DOWN, and SHARED_GATE (with
+	 * UP: [2F][H]); they go before what `fused` says. */
+	const struct cad_tensor_name *fused_names;
+	size_t fused_names_count;
 	/* A part of names that transformers 5 calls otherwise, and what it calls it: files have
 	 * either. NULL: none. */
 	const char *renamed, *renamed_to;

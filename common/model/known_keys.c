@@ -9,7 +9,8 @@
 #include <string.h>
 
 static const char EXPERTS[] =
-	"mixtral olmoe qwen2_moe qwen3_moe glm4_moe minimax_m2 ernie4_5_moe"; /* families that have them */
+	"mixtral olmoe qwen2_moe qwen3_moe glm4_moe minimax_m2 ernie4_5_moe granitemoe granitemoeshared"; /* families that have them */
+static const char GRANITE[] = "granitemoe granitemoeshared";
 static const char ORIGIN[] = "says where the model comes from or what it is for";
 static const char TRAINING[] = "training";
 static const char LIBRARY[] = "how a library computes it, not what";
@@ -58,7 +59,7 @@ static const struct cad_known_key known[] = {
 	READ("partial_rotary_factor", ALL),
 	READ("original_max_position_embeddings", ALL),
 	/* read by some: archs.c */
-	READ("attention_bias", "llama olmoe qwen3_moe glm4_moe"),
+	READ("attention_bias", "llama olmoe qwen3_moe glm4_moe granitemoe granitemoeshared"),
 	READ("mlp_bias", "llama"),
 	READ("sliding_window", "mixtral qwen2_moe qwen3_moe"),
 	READ("use_sliding_window", "qwen2_moe qwen3_moe"),
@@ -86,6 +87,11 @@ static const struct cad_known_key known[] = {
 	READ("num_mtp_layers", "glm4_moe"),
 	READ("rotary_dim", "minimax_m2"),
 	READ("num_mtp_modules", "minimax_m2"),
+	READ("attention_multiplier", GRANITE),
+	READ("embedding_multiplier", GRANITE),
+	READ("residual_multiplier", GRANITE),
+	READ("logits_scaling", GRANITE),
+	READ("shared_intermediate_size", "granitemoeshared"),
 	READ("moe_num_experts", EXPERTS),
 	READ("moe_k", EXPERTS),
 	READ("moe_num_shared_experts", "ernie4_5_moe"),

@@ -108,17 +108,18 @@ static enum cad_status place(struct cad_model *model, enum cad_role role, uint32
 	return place_named(model, role, layer, expert, name, want, error);
 }
 
-/* A matrix of all experts of a layer: in one tensor, or each in its own. Config.json does not say
- * which; the tensors do. */
-static enum cad_status place_experts(struct cad_model *model, enum cad_role role, uint32_t layer,
+/* A matrix of a layer, that of experts for all of them: in one tensor with others, or each in its own.
+ * Config.json does not say which; the tensors do. */
+static enum cad_status place_of_layer(struct cad_model *model, enum cad_role role, uint32_t layer,
 	const struct cad_tensor_want *want, struct cad_error *error)
 {
+	uint32_t copies = cad_role_is_expert(role) ? model->spec.gate.experts : 1;
 	char name[NAME_BYTES];
 	bool fused = cad_tensor_fused_name(model->arch, role, layer, name, sizeof name) && find(model, name);
 	struct cad_tensor_want all = cad_tensor_fused_wanted(&model->spec, role, *want);
 	enum cad_status status = CAD_OK;
 
-	for (uint32_t expert = 0; expert < model->spec.gate.experts && status == CAD_OK; expert++)
+	for (uint32_t expert = 0; expert < copies && status == CAD_OK; expert++)
 		status = fused ? place_named(model, role, layer, expert, name, &all, error)
 			       : place(model, role, layer, expert, want, error);
 	return status;
@@ -129,10 +130,8 @@ static enum cad_status place_layer(struct cad_model *model, uint32_t layer, stru
 	enum cad_status status = CAD_OK;
 	for (enum cad_role role = CAD_ROLE_ATTENTION_NORM; role < CAD_ROLE_COUNT && status == CAD_OK; role++) {
 		struct cad_tensor_want want = cad_tensor_wanted(&model->spec, role, layer);
-		if (!want.wanted)
-			continue;
-		status = cad_role_is_expert(role) ? place_experts(model, role, layer, &want, error)
-						  : place(model, role, layer, 0, &want, error);
+		if (want.wanted)
+			status = place_of_layer(model, role, layer, &want, error);
 	}
 	return status;
 }
@@ -364,6 +363,16 @@ bool cad_model_tensor_name(
 	return cad_tensor_name(model->arch, role, layer, expert, name, bytes);
 }
 
+/* Whether the tensor holds others too: all experts, or gate and up of the shared one. */
+static bool is_fused(const struct cad_model *model, enum cad_role role, uint32_t layer, const struct cad_tensor *tensor)
+{
+	bool shared = role == CAD_ROLE_SHARED_GATE || role == CAD_ROLE_SHARED_UP;
+	return tensor->rank == 3 ||
+		(shared &&
+			model->slots[slot_of(model, CAD_ROLE_SHARED_GATE, layer, 0)] ==
+				model->slots[slot_of(model, CAD_ROLE_SHARED_UP, layer, 0)]);
+}
+
 struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
 {
 	if (cad_model_is_twin(model, role))
@@ -374,7 +383,7 @@ struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role 
 	if (index == CAD_SLOT_ABSENT)
 		return (struct cad_tensor){ 0 };
 	const struct cad_tensor *tensor = &model->shards.tensors[index].tensor;
-	return tensor->rank == 3 ? cad_tensor_fused_part(tensor, role, expert) : *tensor;
+	return is_fused(model, role, layer, tensor) ? cad_tensor_fused_part(tensor, role, expert) : *tensor;
 }
 
 static void forget(struct cad_tensor tensor) { cad_file_forget(tensor.data, tensor.bytes); }

@@ -123,7 +123,10 @@ struct cad_model_spec {
 	uint32_t positions_max;  /* max_position_embeddings */
 	uint32_t context_max;    /* positions that the rotary scaling is meant for; at least positions_max */
 	float norm_epsilon;
-	bool nested; /* it is a part of a larger model: config.json has it as text_config */
+	bool nested;        /* it is a part of a larger model: config.json has it as text_config */
+	float embed_scale;  /* of the embeddings; 1 but for granite, as the next two are */
+	float branch_scale; /* of what attention, ffn and experts add to the residual stream */
+	float logits_divisor;
 	bool tied_embeddings;
 	enum cad_dtype dtype; /* as config.json declares; tensors say their own */
 	struct cad_attention_spec attention;

@@ -106,9 +106,22 @@ bool cad_tensor_other_name(const struct cad_arch *arch, const char *name, char *
 
 static bool is_down(enum cad_role role) { return role == CAD_ROLE_EXPERT_DOWN; }
 
+/* Gate stands before up in one tensor, which is named by gate's role. */
+static enum cad_role first_of(enum cad_role role)
+{
+	return role == CAD_ROLE_EXPERT_UP    ? CAD_ROLE_EXPERT_GATE
+		: role == CAD_ROLE_SHARED_UP ? CAD_ROLE_SHARED_GATE
+					     : role;
+}
+
 bool cad_tensor_fused_name(const struct cad_arch *arch, enum cad_role role, uint32_t layer, char *name, size_t bytes)
 {
 	bool matrix = role == CAD_ROLE_EXPERT_GATE || role == CAD_ROLE_EXPERT_UP || is_down(role);
+	const char *own = find_pattern(arch->fused_names, arch->fused_names_count, first_of(role));
+	if (own) {
+		fill_pattern(own, layer, 0, name, bytes);
+		return true;
+	}
 	if (arch->fused == CAD_FUSED_NONE || !matrix)
 		return false;
 
@@ -125,21 +138,24 @@ bool cad_tensor_fused_name(const struct cad_arch *arch, enum cad_role role, uint
 struct cad_tensor_want cad_tensor_fused_wanted(
 	const struct cad_model_spec *spec, enum cad_role role, struct cad_tensor_want one)
 {
-	return (struct cad_tensor_want){
-		.wanted = true,
-		.rank = 3,
-		.shape = { spec->gate.experts, is_down(role) ? one.shape[0] : 2 * one.shape[0], one.shape[1] },
-	};
+	uint64_t rows = is_down(role) ? one.shape[0] : 2 * one.shape[0];
+	return cad_role_is_expert(role)
+		? (struct cad_tensor_want){ .wanted = true,
+			  .rank = 3,
+			  .shape = { spec->gate.experts, rows, one.shape[1] } }
+		: (struct cad_tensor_want){ .wanted = true, .rank = 2, .shape = { rows, one.shape[1] } };
 }
 
 struct cad_tensor cad_tensor_fused_part(const struct cad_tensor *fused, enum cad_role role, uint32_t expert)
 {
-	uint64_t each = fused->bytes / fused->shape[0], bytes = is_down(role) ? each : each / 2;
+	const uint64_t *shape = fused->shape + (fused->rank - 2); /* of one expert, or of the shared one */
+	uint64_t each = fused->rank == 3 ? fused->bytes / fused->shape[0] : fused->bytes,
+		 bytes = is_down(role) ? each : each / 2;
 	return (struct cad_tensor){
-		.data = (const char *)fused->data + expert * each + (role == CAD_ROLE_EXPERT_UP ? bytes : 0),
+		.data = (const char *)fused->data + expert * each + (role != first_of(role) ? bytes : 0),
 		.dtype = fused->dtype,
 		.rank = 2,
-		.shape = { is_down(role) ? fused->shape[1] : fused->shape[1] / 2, fused->shape[2] },
+		.shape = { is_down(role) ? shape[0] : shape[0] / 2, shape[1] },
 		.bytes = bytes,
 		.name = fused->name,
 	};

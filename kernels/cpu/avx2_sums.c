@@ -103,7 +103,7 @@ void kn_avx2_sums_add(int64_t *sums, const uint8_t *data, size_t n, uint8_t widt
 }
 
 /* AVX2 has no conversion of 64-bit integers. */
-void kn_avx2_sums_finish(float *x, int64_t *sums, size_t n, float quantum, const float *shared, float share)
+void kn_avx2_sums_finish(float *x, int64_t *sums, size_t n, const struct kn_finish *f)
 {
-	kn_ref_sums_finish(x, sums, n, quantum, shared, share);
+	kn_ref_sums_finish(x, sums, n, f);
 }

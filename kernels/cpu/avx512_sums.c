@@ -55,17 +55,21 @@ void kn_avx512_sums_add(int64_t *sums, const uint8_t *data, size_t n, uint8_t wi
 	kn_avx2_sums_add(sums, data, n, width);
 }
 
-void kn_avx512_sums_finish(float *x, int64_t *sums, size_t n, float quantum, const float *shared, float share)
+void kn_avx512_sums_finish(float *x, int64_t *sums, size_t n, const struct kn_finish *f)
 {
+	struct kn_finish rest = *f;
 	size_t i = 0;
 	for (; i + 8 <= n; i += 8) {
-		__m256 routed =
-			_mm256_mul_ps(_mm512_cvtepi64_ps(_mm512_loadu_si512(sums + i)), _mm256_set1_ps(quantum));
-		if (shared)
-			routed = _mm256_add_ps(
-				routed, _mm256_mul_ps(_mm256_set1_ps(share), _mm256_loadu_ps(shared + i)));
-		_mm256_storeu_ps(x + i, _mm256_add_ps(_mm256_loadu_ps(x + i), routed));
+		__m256 sum =
+			_mm256_mul_ps(_mm512_cvtepi64_ps(_mm512_loadu_si512(sums + i)), _mm256_set1_ps(f->quantum));
+		if (f->shared)
+			sum = _mm256_add_ps(
+				sum, _mm256_mul_ps(_mm256_set1_ps(f->share), _mm256_loadu_ps(f->shared + i)));
+		sum = _mm256_mul_ps(_mm256_set1_ps(f->scale), sum);
+		_mm256_storeu_ps(x + i, _mm256_add_ps(_mm256_loadu_ps(x + i), sum));
 		_mm512_storeu_si512(sums + i, _mm512_setzero_si512());
 	}
-	kn_ref_sums_finish(x + i, sums + i, n - i, quantum, shared ? shared + i : NULL, share);
+	if (f->shared)
+		rest.shared += i;
+	kn_ref_sums_finish(x + i, sums + i, n - i, &rest);
 }

@@ -243,10 +243,15 @@ static void combine_finish_job(void *context, size_t job, unsigned thread)
 	const struct kn_combine_finish *a = run->a;
 	for (size_t r = kn_cpu_range_begin(a->rows, run->jobs, job),
 		    end = kn_cpu_range_begin(a->rows, run->jobs, job + 1);
-		r < end; r++)
-		run->form->sums_finish(a->x + r * a->ldx, a->sums + r * a->n, a->n, a->quantum,
-			a->shared ? a->shared + r * a->lds : NULL,
-			a->score ? kn_sigmoid_1(a->score[r * a->ld_score]) : 1.0f);
+		r < end; r++) {
+		struct kn_finish finish = {
+			.quantum = a->quantum,
+			.share = a->score ? kn_sigmoid_1(a->score[r * a->ld_score]) : 1.0f,
+			.scale = a->scale,
+			.shared = a->shared ? a->shared + r * a->lds : NULL,
+		};
+		run->form->sums_finish(a->x + r * a->ldx, a->sums + r * a->n, a->n, &finish);
+	}
 }
 
 void kn_cpu_combine_finish(struct kn_queue *queue, const struct kn_combine_finish *a)

@@ -81,6 +81,13 @@ struct kn_attend_pages {
 	const uint8_t *part[KN_CHUNK_KEYS / KN_PAGE_KEYS + 1];
 };
 
+/* What a row of sums becomes (struct kn_combine_finish): times quantum, + share * shared where there
+ * is one, times scale. */
+struct kn_finish {
+	float quantum, share, scale;
+	const float *shared; /* [n] or NULL */
+};
+
 /* What decides how a row crosses the wire: the bits of max|x| (NaN is the largest), and the squares
  * of x / 2^e summed as in kn_rmsnorm, e the frexp exponent of max|x| (0 for a zero row or one that
  * is not finite), so that nothing overflows. `most` is max|x| / 2^e. */
@@ -157,7 +164,7 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	X(void, sums_store, (const int64_t *sums, size_t n, uint8_t width, uint8_t *data)) \
 	X(void, sums_add, (int64_t * sums, const uint8_t *data, size_t n, uint8_t width)) \
 	/* x[i] += (float)sums[i] * quantum + shared[i] (shared may be NULL); sums[i] = 0 */ \
-	X(void, sums_finish, (float *x, int64_t *sums, size_t n, float quantum, const float *shared, float share))
+	X(void, sums_finish, (float *x, int64_t *sums, size_t n, const struct kn_finish *f))
 
 #define KN_FORM_LIST(X) KN_FORM_PLAIN_LIST(X) KN_FORM_BF16_LIST(X) KN_FORM_INT_LIST(X)
 

@@ -16,7 +16,7 @@ struct linear_run {
 };
 
 /* Columns begin .. end - 1 of the run's rows. */
-static void bias_and_clip(const struct linear_run *run, size_t begin, size_t end)
+static void finish(const struct linear_run *run, size_t begin, size_t end)
 {
 	const struct kn_linear *a = run->a;
 	for (size_t r = run->first; r < run->first + run->rows; r++) {
@@ -24,6 +24,9 @@ static void bias_and_clip(const struct linear_run *run, size_t begin, size_t end
 		if (a->bias)
 			for (size_t i = begin; i < end; i++)
 				y[i] = y[i] + a->bias[i];
+		if (a->divisor != 0)
+			for (size_t i = begin; i < end; i++)
+				y[i] = y[i] / a->divisor;
 		if (a->clip > 0)
 			kn_cpu_clamp(y + begin, end - begin, a->clip);
 	}
@@ -52,7 +55,7 @@ static void linear_job(void *context, size_t job, unsigned thread)
 	};
 	kn_cpu_gemm(run->form, w->storage, &g);
 	size_t end = (first + panels) * KN_PANEL_COLS;
-	bias_and_clip(run, first * KN_PANEL_COLS, end < w->n ? end : w->n);
+	finish(run, first * KN_PANEL_COLS, end < w->n ? end : w->n);
 }
 
 /* Rows are quantised for as many at a time as the queue's scratch holds. */
@@ -98,6 +101,8 @@ static void embed_job(void *context, size_t row, unsigned thread)
 	CAD_ASSERT(a->ids[row] >= 0 && id < t->n);
 	float *x = a->x + row * a->ldx;
 	kn_widen((const uint8_t *)t->data + id * t->k * cad_dtype_bytes(t->dtype), t->dtype, t->k, x);
+	for (size_t i = 0; i < t->k && a->scale != 1; i++)
+		x[i] *= a->scale;
 	kn_cpu_row_end(x, t->k);
 }
 

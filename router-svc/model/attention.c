@@ -150,6 +150,6 @@ void rt_attend(const struct rt_attention *a)
 			.ldy = ldx,
 			.rows = a->rows,
 			.n = a->spec->hidden,
-			.scale = 1,
+			.scale = a->spec->branch_scale,
 		});
 }

@@ -66,7 +66,7 @@ static void expect_sum(const float *x, const float *w, size_t k, float expected)
 			continue;
 		assert_int_equal(device->ops->queue_create(device, 1, &queue), CAD_OK);
 		assert_int_equal(device->ops->matrix_create(device, &source, CAD_WEIGHTS_BF16_ROWS, &m), CAD_OK);
-		queue->ops->linear(queue, &(struct kn_linear){ row, kn_ld(k), 1, &m, NULL, 0, y, kn_ld(1) });
+		queue->ops->linear(queue, &(struct kn_linear){ row, kn_ld(k), 1, &m, NULL, 0, 0, y, kn_ld(1) });
 		assert_int_equal(queue->ops->wait(queue), CAD_OK);
 		if (bits_of(y[0]) != bits_of(expected))
 			fail_msg("%s: %a, not %a", kn_isa_choices[isas[i]].name, (double)y[0], (double)expected);
@@ -135,7 +135,8 @@ static void threads_are_left_as_they_were(void **state)
 						 j == 0 ? CAD_WEIGHTS_BF16_ROWS : CAD_WEIGHTS_BF16, &m[j]),
 				CAD_OK);
 		for (size_t round = 0; round < 8; round++) {
-			queue->ops->linear(queue, &(struct kn_linear){ x, K, 1, &m[round % 2], NULL, 0, y, kn_ld(N) });
+			queue->ops->linear(
+				queue, &(struct kn_linear){ x, K, 1, &m[round % 2], NULL, 0, 0, y, kn_ld(N) });
 			assert_int_equal(queue->ops->wait(queue), CAD_OK);
 			for (size_t n = 0; n < N; n++)
 				assert_true(y[n] == (round % 2 ? 0x1p-130f : 0.0f));

@@ -209,7 +209,7 @@ static void expect_products(struct kn_queue *queue, const struct kn_matrix *w, c
 	for (size_t rows = all_counts ? 1 : ROWS; rows <= ROWS; rows++) {
 		size_t first = ROWS - rows;
 		queue->ops->linear(
-			queue, &(struct kn_linear){ x + first * ldx, ldx, rows, w, NULL, 0, y + first * ldy, ldy });
+			queue, &(struct kn_linear){ x + first * ldx, ldx, rows, w, NULL, 0, 0, y + first * ldy, ldy });
 		for (size_t r = first; r < ROWS; r++)
 			if (memcmp(y + r * ldy, expected + r * ldy, kn_round_up(w->n, 64) * sizeof *y) != 0)
 				fail_msg("%s: row %zu of %zu + %zu differs from the reference", what, r, first, rows);
@@ -238,7 +238,7 @@ static void check_size(struct kn_device *const *devices, struct kn_queue *const 
 		assert_int_equal(devices[i]->ops->matrix_create(devices[i], &source, weights, &w), CAD_OK);
 		if (i == 0)
 			queues[0]->ops->linear(
-				queues[0], &(struct kn_linear){ x, ldx, ROWS, &w, NULL, 0, expected, ldy });
+				queues[0], &(struct kn_linear){ x, ldx, ROWS, &w, NULL, 0, 0, expected, ldy });
 		expect_products(queues[i], &w, x, ldx, expected, y, i > 0, what);
 		devices[i]->ops->matrix_destroy(devices[i], &w);
 	}
@@ -317,8 +317,10 @@ static void int4_is_int8_of_widened_weights(void **state)
 			assert_int_equal(device->ops->matrix_create(device, &source, CAD_WEIGHTS_INT4, &w4), CAD_OK);
 			assert_int_equal(device->ops->matrix_create(device, &wide, CAD_WEIGHTS_INT8, &w8), CAD_OK);
 			for (size_t rows = 1; rows <= ROWS; rows += 8) {
-				queue->ops->linear(queue, &(struct kn_linear){ x, ldx, rows, &w4, NULL, 0, y4, ldy });
-				queue->ops->linear(queue, &(struct kn_linear){ x, ldx, rows, &w8, NULL, 0, y8, ldy });
+				queue->ops->linear(
+					queue, &(struct kn_linear){ x, ldx, rows, &w4, NULL, 0, 0, y4, ldy });
+				queue->ops->linear(
+					queue, &(struct kn_linear){ x, ldx, rows, &w8, NULL, 0, 0, y8, ldy });
 				assert_memory_equal(y4, y8, rows * ldy * sizeof *y4);
 			}
 			device->ops->matrix_destroy(device, &w4);

@@ -301,6 +301,7 @@ static void combine(struct world *w, uint64_t nodes, struct cad_random *random)
 			.quantum = quantum,
 			.shared = w->device_shared,
 			.lds = ld,
+			.scale = 1,
 		});
 	static int64_t sums[T * N];
 	w->queue->ops->copy_out(w->queue, w->result, w->device_x, T * ld * 4);

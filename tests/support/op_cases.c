@@ -41,6 +41,8 @@ const struct op_case op_cases[] = {
 	{ &op_linear, TEST, .rows = 12, .n = 97, .k = 256, BF16, .data = OP_DATA_TINY },
 	{ &op_linear, TEST, .rows = 7, .n = 97, .k = 300, .data = OP_DATA_TINY, .bias = true },
 	{ &op_linear, TEST, .rows = 11, .n = 40, .k = 70, .weights = CAD_WEIGHTS_BF16 },
+	{ &op_linear, TEST, "divided (granite)", .rows = 9, .n = 40, .k = 70, BF16, .bias = true, .limit = 2,
+		.variant = 1 },
 	{ &op_linear, TEST, "several row blocks, several panels a job", .rows = 101, .n = 1100, .k = 40, BF16 },
 	/* The same in profile bf16: chains of 32 values of k. */
 	{ &op_linear, TEST, .rows = 0, .n = 1, .k = 1, BF16, ROWS16 },
@@ -83,6 +85,7 @@ const struct op_case op_cases[] = {
 	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 64, F16 },
 	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 65, BF16, .data = OP_DATA_TINY },
 	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 130, .weights = CAD_WEIGHTS_BF16 },
+	{ &op_embed, TEST, "multiplied (granite)", .rows = 9, .n = 11, .k = 65, BF16, .flag = true },
 	{ &op_ffn, TEST, .rows = 0, .n = 32, .k = 32, .experts = 2, .topk = 1, BF16 },
 	{ &op_ffn, TEST, .rows = 1, .n = 1, .k = 1, .experts = 1, .topk = 1, BF16 },
 	{ &op_ffn, TEST, .rows = 3, .n = 31, .k = 67, .experts = 5, .topk = 2, BF16 },
@@ -255,6 +258,7 @@ const struct op_case op_cases[] = {
 	{ &op_combine_finish, TEST, .rows = 9, .n = 65, .flag = true },
 	{ &op_combine_finish, TEST, .rows = 9, .n = 65, .flag = true, .variant = 1 },
 	{ &op_combine_finish, TEST, .rows = 30, .n = 1001, .data = OP_DATA_WIDE },
+	{ &op_combine_finish, TEST, "multiplied (granite)", .rows = 7, .n = 129, .flag = true, .limit = 0.6f },
 
 	{ &op_linear, BENCH, "decode", .rows = 1, .n = 65536, .k = 2048, BF16 },
 	{ &op_linear, BENCH, "decode, small", .rows = 1, .n = 2048, .k = 2048, BF16 },

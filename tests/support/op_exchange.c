@@ -514,7 +514,8 @@ static double combine_add_error(const struct op_state *state, const void *output
 const struct op_kind op_combine_add = { "combine_add", combine_add_setup, combine_add_run, combine_add_error,
 	exchange_teardown, exchange_flops, exchange_bytes };
 
-/* flag: with shared rows, which are x itself; variant 1: scaled by sigmoids of scores */
+/* flag: with shared rows, which are x itself; variant 1: scaled by sigmoids of scores; limit: the
+ * factor of what is added, 0 means 1 */
 static struct op_state *combine_finish_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
 	struct exchange *s = exchange_setup(queue, c, &seed);
@@ -550,6 +551,7 @@ static void combine_finish_run(struct op_state *state, size_t first, size_t rows
 			.lds = s->ld,
 			.score = s->score ? s->score + first * kn_ld(1) : NULL,
 			.ld_score = kn_ld(1),
+			.scale = state->c->limit > 0 ? state->c->limit : 1,
 		});
 	size_t bytes = rows * s->n * sizeof *s->device_sums;
 	int64_t *sums = op_need(bytes);
@@ -570,7 +572,8 @@ static double combine_finish_error(const struct op_state *state, const void *out
 			float x = s->x_host[r * s->ld + i],
 			      routed = (float)ldexp((double)(float)s->host_sums[r * s->n + i], QUANTUM_EXPONENT);
 			float share = s->score ? kn_sigmoid_1(s->score_host[r * kn_ld(1)]) : 1.0f;
-			float want = state->c->flag ? x + (routed + share * x) : x + routed;
+			float scale = state->c->limit > 0 ? state->c->limit : 1,
+			      want = x + scale * (state->c->flag ? routed + share * x : routed);
 			good &= memcmp(&want, (const float *)output + r * s->ld + i, sizeof want) == 0;
 		}
 	return bits_same(good);

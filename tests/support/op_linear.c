@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* linear and embed */
+/* linear (variant 1: divided) and embed (flag: multiplied) */
 #include "kernels/quantise.h"
 #include "tests/support/op_cases.h"
 
@@ -52,6 +52,7 @@ static void linear_run(struct op_state *state, size_t first, size_t rows)
 			.rows = rows,
 			.w = &s->w,
 			.bias = s->bias,
+			.divisor = state->c->variant == 1 ? 6 : 0,
 			.clip = state->c->limit,
 			.y = (float *)state->device_output + first * s->ldy,
 			.ldy = s->ldy,
@@ -72,6 +73,10 @@ static double row_error(
 			double product = (double)x[k] * (double)op_source_f32(w, n * c->k + k);
 			exact += product;
 			magnitude += fabs(product);
+		}
+		if (c->variant == 1) {
+			exact /= 6;
+			magnitude /= 6;
 		}
 		if (c->limit > 0)
 			exact = fmax(fmin(exact, (double)c->limit), -(double)c->limit);
@@ -169,6 +174,7 @@ static void embed_run(struct op_state *state, size_t first, size_t rows)
 			.table = &s->table,
 			.ids = s->ids + first,
 			.rows = rows,
+			.scale = state->c->flag ? 12 : 1,
 			.x = (float *)state->device_output + first * s->ld,
 			.ldx = s->ld,
 		});
@@ -186,6 +192,7 @@ static double embed_error(const struct op_state *state, const void *output)
 		for (size_t i = 0; i < kn_round_up(c->k, 64); i++) {
 			float got = ((const float *)output)[r * s->ld + i],
 			      exact = i < c->k ? op_source_f32(&s->source, (size_t)s->ids_host[r] * c->k + i) : 0.0f;
+			exact *= c->flag ? 12.0f : 1.0f;
 			if (!(got == exact || (rounded && fabsf(got - exact) <= fabsf(exact) * 0x1p-8f)))
 				return INFINITY;
 		}

@@ -213,6 +213,7 @@ static const struct refusal {
 	{ "mixtral-a", "{\"model_type\": 5}", CAD_ERR_INVALID, "model_type is a whole number; it must be a text" },
 	{ "mixtral-a", "{\"model_type\": \"gpt2\"}", CAD_ERR_UNSUPPORTED,
 		"model_type is 'gpt2'; supported are mixtral, olmoe, qwen3_moe, llama" },
+	{ "granitemoe-a", "{\"logits_scaling\": 0}", CAD_ERR_RANGE, "logits_scaling is 0" },
 	{ "ernie45moe-a", "{\"use_bias\": true}", CAD_ERR_UNSUPPORTED, "use_bias is true: an output matrix" },
 	{ "ernie45moe-a", "{\"moe_layer_end_index\": -2}", CAD_ERR_RANGE, "moe_layer_end_index is -2" },
 	{ "minimaxm2-a", "{\"rotary_dim\": 26}", CAD_ERR_RANGE,

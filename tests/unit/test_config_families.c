@@ -175,6 +175,23 @@ static void parts_of_heads_rotate(void **state)
 	cad_model_spec_fini(&s);
 }
 
+static void factors_of_granite(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec("granitemoe-a", "{}");
+	assert_float_equal(s.attention.scale, 0.0625f, 0);
+	assert_float_equal(s.embed_scale, 12, 0);
+	assert_float_equal(s.branch_scale, 0.6f, 0);
+	assert_float_equal(s.logits_divisor, 6, 0);
+	assert_true(s.gate.softmax_after_topk && s.shared.size == 56 && !s.shared_gate);
+	cad_model_spec_fini(&s);
+	s = golden_spec("granitemoe-a",
+		"{\"attention_multiplier\": null, \"embedding_multiplier\": null, \"residual_multiplier\": null, \"logits_scaling\": null, \"shared_intermediate_size\": null}");
+	assert_float_equal(s.attention.scale * s.embed_scale * s.branch_scale * s.logits_divisor, 1, 0);
+	assert_int_equal(s.shared.size, 0);
+	cad_model_spec_fini(&s);
+}
+
 static void layers_with_experts_of_ernie(void **state)
 {
 	(void)state;
@@ -287,6 +304,7 @@ int main(void)
 		cmocka_unit_test(qwen_without_experts_is_dense),
 		cmocka_unit_test(llama),
 		cmocka_unit_test(parts_of_heads_rotate),
+		cmocka_unit_test(factors_of_granite),
 		cmocka_unit_test(layers_with_experts_of_ernie),
 		cmocka_unit_test(families_that_only_parse),
 		cmocka_unit_test(keys_of_both_generations),

@@ -540,6 +540,20 @@ static void fused_experts(void **state)
 		"experts.gate_up_proj' has shape [48, 4, 32], but config.json calls for [4, 48, 32]", "");
 	golden_copy_remove(&copy);
 
+	/* gate and up of a shared expert */
+	model = open_golden("granitemoe-a");
+	struct cad_tensor gate = cad_model_tensor(model, CAD_ROLE_SHARED_GATE, 1, 0),
+			  up = cad_model_tensor(model, CAD_ROLE_SHARED_UP, 1, 0);
+	is_shape(gate, "model.layers.1.shared_mlp.input_linear.weight", CAD_DTYPE_BF16, 56, 64);
+	is_shape(up, "model.layers.1.shared_mlp.input_linear.weight", CAD_DTYPE_BF16, 56, 64);
+	assert_ptr_equal((const char *)up.data, (const char *)gate.data + gate.bytes);
+	cad_model_close(model);
+	copy = golden_copy_create("granitemoe-a");
+	damage(&copy, SWAP_SHAPE, "layers.1.shared_mlp.input_linear.weight");
+	refuses(&copy, CAD_ERR_CORRUPT, "input_linear.weight' has shape [64, 112], but config.json calls for [112, 64]",
+		"");
+	golden_copy_remove(&copy);
+
 	/* as transformers 5 calls it */
 	copy = golden_copy_create("mixtral-a");
 	damage(&copy, TO_MLP, "model.layers.0.block_sparse_moe.gate.weight");

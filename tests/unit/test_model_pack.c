@@ -25,7 +25,8 @@
 /* Tied and own heads, f16, bf16 and f32 files, shards, a dense layer, a dense model, sizes that are
  * no multiple of a group; experts in one tensor, and of several types. */
 static const char *const names[] = { "llama-a", "mixtral-a", "mixtral-b", "olmoe-a", "olmoe-b", "qwen3moe-a",
-	"qwen3moe-b", "forms/llama-own-head", "forms/qwen3moe-fused", "forms/mixtral-dtypes" };
+	"qwen3moe-b", "qwen2moe-a", "ernie45moe-a", "granitemoe-a", "forms/llama-own-head", "forms/qwen3moe-fused",
+	"forms/mixtral-dtypes" };
 enum { NAMES = sizeof names / sizeof *names };
 static const enum cad_weights kinds[] = { CAD_WEIGHTS_AS_IS, CAD_WEIGHTS_BF16_ROWS, CAD_WEIGHTS_INT8,
 	CAD_WEIGHTS_INT4 };

@@ -124,11 +124,11 @@ void kn_ref_sums_add(int64_t *sums, const uint8_t *data, size_t n, uint8_t width
 	}
 }
 
-void kn_ref_sums_finish(float *x, int64_t *sums, size_t n, float quantum, const float *shared, float share)
+void kn_ref_sums_finish(float *x, int64_t *sums, size_t n, const struct kn_finish *f)
 {
 	for (size_t i = 0; i < n; i++) {
-		float routed = (float)sums[i] * quantum;
-		x[i] = x[i] + (shared ? routed + share * shared[i] : routed);
+		float routed = (float)sums[i] * f->quantum, sum = f->shared ? routed + f->share * f->shared[i] : routed;
+		x[i] = x[i] + f->scale * sum;
 		sums[i] = 0;
 	}
 }
