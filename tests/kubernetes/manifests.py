@@ -13,7 +13,7 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("CADRE_BIN", ROOT / "build" / "bin"))
-NO_GPU = "there is no device 'cuda"   # what a machine without one answers to --check-config
+NO_GPU = "device 'cuda"   # in what a machine without one answers to --check-config, with the library for GPUs or without it
 TREE = ROOT / "orchestration" / "deploy" / "kubernetes"
 PROGRAMS = {"placement": "cadre-placement", "expert": "cadre-expert", "router": "cadre-router"}
 

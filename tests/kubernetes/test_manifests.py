@@ -44,7 +44,7 @@ MISTAKES = [
     ("base/pods.yaml", "path: /healthz", "path: /readyz", "check_ports", "startupProbe asks for /readyz"),
     ("base/namespace.yaml", "enforce: restricted", "enforce: baseline", "check_restricted", "does not enforce"),
     ("base/cluster.env", "\nMODEL=", "\nCADRE_MODEL=", "check_programs", "CADRE_MODEL would be an option of cadrectl"),
-    ("base/cluster.env", "CADRE_HTTP_PLAINTEXT_ANYWHERE=true", "", "check_programs", "--http 0.0.0.0:7301 is not a loopback address"),
+    ("base/cluster.env", "CADRE_HTTP_PLAINTEXT_ANYWHERE=true", "", "check_programs", "is not a loopback address"),
     ("base/placement.env", "CADRE_HTTP=0.0.0.0:7301", "CADRE_HTTP=0.0.0.0:7302", "check_ports", "port http is 7301, but the program takes 7302"),
     ("base/placement.env", "CADRE_EXPERTS_MIN=3", "CADRE_EXPERTS_MIN=4", "check_sizes", "is 4, and there are 3 expert nodes"),
     ("base/placement.yaml", "serviceAccountName: placement", "serviceAccountName: placement\n      serviceAccount: placement", "check_deprecations", "serviceAccount of placement is deprecated"),

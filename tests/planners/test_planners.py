@@ -39,7 +39,7 @@ def trace(tmp_path_factory):
     (['import', 'a.csv', '--experts', '7', '--output', 'x'], 1, 'but there are 7'),
     (['import', 'a.csv', '--from', 'json', '--output', 'x'], 1, 'a.csv: byte 0, request 0: not JSON'),
     (['export'], 2, 'give the file of a trace'),
-    (['show', 'best.json'], 1, 'best.json: byte 0, request 0: it is not a list of steps'),
+    (['show', 'best.json'], 1, 'best.json: byte 0, answer 0: it has no routing'),
     (['split', 'one.csv', '--first', 'x', '--second', 'y'], 1, 'only one request'),
     (['generate', '--output', 'x', '--communities', '3'], 1, 'must be a power of two'),
     (['generate', '--output', 'x', '--tokens', '10', '--best', 'y', '--nodes', '7'], 1, 'not for 7 nodes'),
