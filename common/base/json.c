@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/base/json.h"
 
+#include "common/base/hex.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdbool.h>
@@ -38,11 +40,7 @@ static int32_t unit_at(const char *at, const char *end)
 	if (end - at < 6 || at[0] != '\\' || at[1] != 'u')
 		return -1;
 	for (int i = 2; i < 6; i++) {
-		char c = at[i];
-		int32_t digit = c >= '0' && c <= '9' ? c - '0'
-			: c >= 'a' && c <= 'f'       ? c - 'a' + 10
-			: c >= 'A' && c <= 'F'       ? c - 'A' + 10
-						     : -1;
+		int digit = cad_hex_digit(at[i]);
 		if (digit < 0)
 			return -1;
 		unit = unit * 16 + digit;

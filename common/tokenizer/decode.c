@@ -7,6 +7,7 @@
  */
 #include "common/tokenizer/decode.h"
 
+#include "common/base/hex.h"
 #include "common/tokenizer/internal.h"
 
 #include <stdlib.h>
@@ -205,10 +206,7 @@ static int byte_token(const char *bytes, size_t size)
 	int value = 0;
 	for (size_t i = 3; i < 5; i++) {
 		char c = bytes[i];
-		int digit = c >= '0' && c <= '9' ? c - '0'
-			: c >= 'a' && c <= 'f'   ? c - 'a' + 10
-			: c >= 'A' && c <= 'F'   ? c - 'A' + 10
-						 : -1;
+		int digit = cad_hex_digit(c);
 		if (digit < 0 && !(c == '+' && i == 3))
 			return -1;
 		value = value * 16 + (digit < 0 ? 0 : digit);
