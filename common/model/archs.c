@@ -467,14 +467,8 @@ static void read_granitemoe(const struct cad_keys *keys, struct cad_model_spec *
 
 /* ---- names of tensors, where they differ from the common ones (tensors.c) ---- */
 
+/* Mixtral's, which has no bias; and MiniMax-M2's. */
 static const struct cad_tensor_name mixtral_names[] = {
-	{ CAD_ROLE_GATE, "model.layers.{l}.block_sparse_moe.gate.weight" },
-	{ CAD_ROLE_EXPERT_GATE, "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight" },
-	{ CAD_ROLE_EXPERT_UP, "model.layers.{l}.block_sparse_moe.experts.{e}.w3.weight" },
-	{ CAD_ROLE_EXPERT_DOWN, "model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight" },
-};
-
-static const struct cad_tensor_name minimax_m2_names[] = {
 	{ CAD_ROLE_GATE, "model.layers.{l}.block_sparse_moe.gate.weight" },
 	{ CAD_ROLE_SELECTION_BIAS, "model.layers.{l}.block_sparse_moe.e_score_correction_bias" },
 	{ CAD_ROLE_EXPERT_GATE, "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight" },
@@ -547,7 +541,7 @@ static const struct cad_arch archs[] = {
 		.runs = true,
 		.rope_theta = 5e6,
 		.read = read_minimax_m2,
-		NAMES(minimax_m2_names),
+		NAMES(mixtral_names),
 		.fused = CAD_FUSED_ROWS,
 		.renamed = ".block_sparse_moe.",
 		.renamed_to = ".mlp.",
