@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * config.json -> cad_model_spec: what all families have in common. What one family means by a key
- * of its own is in archs.c.
+ * of its own is in families/.
  */
 #include "common/model/config.h"
 

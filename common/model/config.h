@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From a Hugging Face config.json to a spec: config.c reads what all architectures have,
- * config_rope.c the rotary embedding, archs.c the rest.
+ * config_rope.c the rotary embedding, families/ the rest.
  */
 #ifndef CADRE_COMMON_MODEL_CONFIG_H
 #define CADRE_COMMON_MODEL_CONFIG_H

@@ -8,8 +8,16 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char EXPERTS[] =
-	"mixtral olmoe qwen2_moe qwen3_moe glm4_moe minimax_m2 ernie4_5_moe granitemoe granitemoeshared"; /* families that have them */
+/* families that have them */
+static const char EXPERTS[] = "mixtral "
+			      "olmoe "
+			      "qwen2_moe "
+			      "qwen3_moe "
+			      "glm4_moe "
+			      "minimax_m2 "
+			      "ernie4_5_moe "
+			      "granitemoe "
+			      "granitemoeshared";
 static const char GRANITE[] = "granitemoe granitemoeshared";
 static const char ORIGIN[] = "says where the model comes from or what it is for";
 static const char TRAINING[] = "training";
@@ -34,7 +42,7 @@ static const char NO_ENCODER[] = "there is no encoder";
 
 /* clang-format off */
 static const struct cad_known_key known[] = {
-	/* read by all: config.c, config_rope.c, archs.c */
+	/* read by all: config.c, config_rope.c, families/ */
 	READ("model_type", ALL),
 	READ("hidden_size", ALL),
 	READ("vocab_size", ALL),
@@ -58,7 +66,7 @@ static const struct cad_known_key known[] = {
 	READ("rope_parameters", ALL),
 	READ("partial_rotary_factor", ALL),
 	READ("original_max_position_embeddings", ALL),
-	/* read by some: archs.c */
+	/* read by some: families/ */
 	READ("attention_bias", "llama olmoe qwen3_moe glm4_moe granitemoe granitemoeshared"),
 	READ("mlp_bias", "llama"),
 	READ("sliding_window", "mixtral qwen2_moe qwen3_moe"),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What each role of a tensor is called and which shape it has. Names are those of the published
- * checkpoints; a family's own names (archs.c) go before these.
+ * checkpoints; a family's own names (families/) go before these.
  */
 #include "common/model/tensors.h"
 

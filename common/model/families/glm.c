@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/model/families/parts.h"
+
+/* GLM-4.5 to 4.7: DeepSeek-V3's gate above grouped attention. */
+static void read_glm4_moe(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	static const char *const further[] = { "num_nextn_predict_layers", "num_mtp_layers", NULL };
+	struct cad_attention_spec *attention = &spec->attention;
+	cad_read_grouped_attention(keys, spec);
+	cad_read_bias(keys, attention, false);
+	attention->o_bias = false;
+	attention->qk_norm = cad_keys_bool_or(keys, "use_qk_norm", false) ? CAD_QK_NORM_HEAD : CAD_QK_NORM_NONE;
+	cad_set_rotated(keys, spec, (uint32_t)(attention->head_size * spec->rope.partial));
+	cad_read_uniform_window(keys, spec, 0);
+	cad_read_sigmoid_gate(keys, spec);
+	cad_read_deepseek_ffn(keys, spec, 1);
+	spec->further_layers = cad_keys_u32_or(keys, cad_keys_name(keys, further), 0, CAD_LAYERS_MAX, 1);
+}
+
+const struct cad_arch cad_arch_glm4_moe = {
+	.name = "glm4_moe",
+	.runs = true,
+	.rope_theta = 1e4,
+	.rope_partial = 0.5,
+	.read = read_glm4_moe,
+	.fused = CAD_FUSED_ROWS,
+};

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/model/families/parts.h"
+
+static void read_olmoe(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	cad_read_grouped_attention(keys, spec);
+	cad_read_bias(keys, &spec->attention, false);
+	spec->attention.qk_norm = CAD_QK_NORM_PROJECTION;
+	spec->attention.clip_qkv = (float)cad_keys_number_or(keys, "clip_qkv", 1e-6, 1e6, 0);
+	cad_read_uniform_window(keys, spec, 0);
+	cad_set_moe_layers(spec);
+	cad_read_gate(keys, spec, cad_keys_bool_or(keys, "norm_topk_prob", false));
+	spec->expert.size = cad_read_ffn_size(keys, "intermediate_size");
+}
+
+const struct cad_arch cad_arch_olmoe = {
+	.name = "olmoe",
+	.runs = true,
+	.rope_theta = 1e4,
+	.read = read_olmoe,
+	.fused = CAD_FUSED_ROWS,
+};

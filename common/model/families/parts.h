@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the readers of several families have in common. Each fills its part of the spec; a value out
+ * of range, or one that does not run, is refused with the key's name (keys.h), and reading goes on.
+ *
+ * Internal to common/model.
+ */
+#ifndef CADRE_COMMON_MODEL_FAMILIES_PARTS_H
+#define CADRE_COMMON_MODEL_FAMILIES_PARTS_H
+
+#include "common/model/families/families.h"
+
+/* ---- attention ---- */
+
+void cad_read_grouped_attention(const struct cad_keys *keys, struct cad_model_spec *spec);
+/* `attention_bias`, of all four projections. */
+void cad_read_bias(const struct cad_keys *keys, struct cad_attention_spec *attention, bool absent);
+/* Families that rotate the first part of each head, whatever the kind: what is left is as long as a
+ * head of others. */
+void cad_set_rotated(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t size);
+
+/* ---- gate ---- */
+
+/* The gate that most have: softmax over all experts, then the k greatest. */
+void cad_read_gate(const struct cad_keys *keys, struct cad_model_spec *spec, bool renormalise);
+/* `n_group` and `topk_group`, once experts, topk and group_score are known. */
+void cad_read_groups(const struct cad_keys *keys, struct cad_gate_spec *gate);
+/* The gate of DeepSeek-V3. */
+void cad_read_sigmoid_gate(const struct cad_keys *keys, struct cad_model_spec *spec);
+
+/* ---- ffn, and which layers have which ---- */
+
+uint32_t cad_read_ffn_size(const struct cad_keys *keys, const char *key);
+/* So many shared experts as one. */
+void cad_read_shared_experts(
+	const struct cad_keys *keys, struct cad_model_spec *spec, const char *key, uint32_t absent);
+/* Qwen, DeepSeek: experts and dense layers have sizes of their own, and each is asked for only
+ * where there are such layers. */
+void cad_read_mixed_ffn(const struct cad_keys *keys, struct cad_model_spec *spec);
+/* DeepSeek: dense layers first, then experts with a factor and shared ones. */
+void cad_read_deepseek_ffn(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t first_moe_absent);
+/* All of them. */
+void cad_set_moe_layers(struct cad_model_spec *spec);
+/* Qwen: experts in every `decoder_sparse_step`-th layer but those that `mlp_only_layers` names. */
+void cad_read_sparse_layers(const struct cad_keys *keys, struct cad_model_spec *spec);
+
+/* ---- windows ---- */
+
+/* `sliding_window` in keys; 0 when it is null or absent. */
+uint32_t cad_read_window(const struct cad_keys *keys);
+void cad_set_window(struct cad_model_spec *spec, uint32_t layer_step, uint32_t layers_end, uint32_t window);
+/* `layer_types`, where it is given, says which layers slide, whatever the layers say so far. */
+void cad_read_layer_types(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t window);
+/* Families in which all layers slide or none does: `layer_types` must agree. */
+void cad_read_uniform_window(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t window);
+
+/* ---- rows of the table ---- */
+
+#define CAD_NAMES(list) .names = (list), .names_count = sizeof(list) / sizeof *(list)
+#define CAD_FUSED_NAMES(list) .fused_names = (list), .fused_names_count = sizeof(list) / sizeof *(list)
+
+/* Mixtral's; and MiniMax-M2's. */
+extern const struct cad_tensor_name cad_mixtral_names[5];
+
+#endif
