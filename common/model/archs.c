@@ -24,10 +24,17 @@ const struct cad_arch *cad_arch_find(const char *name)
 
 const char *cad_arch_list(char *text, size_t bytes)
 {
+	static const char more[] = ", ... (docs/MODELS.md has all)";
 	size_t at = 0;
 	text[0] = 0;
-	for (size_t i = 0; i < ARCHS; i++)
-		if (archs[i]->runs && at < bytes)
-			at += (size_t)snprintf(text + at, bytes - at, "%s%s", at ? ", " : "", archs[i]->name);
+	for (size_t i = 0; i < ARCHS; i++) {
+		if (!archs[i]->runs)
+			continue;
+		if (at + strlen(archs[i]->name) + sizeof more + 2 > bytes) {
+			snprintf(text + at, bytes - at, "%s", more);
+			break;
+		}
+		at += (size_t)snprintf(text + at, bytes - at, "%s%s", at ? ", " : "", archs[i]->name);
+	}
 	return text;
 }

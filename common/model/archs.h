@@ -48,7 +48,7 @@ struct cad_arch {
 };
 
 const struct cad_arch *cad_arch_find(const char *name); /* NULL: unknown */
-/* "mixtral, olmoe, ...": those that run. */
+/* "mixtral, olmoe, ...": those that run, as many as there is room for, and where the others are. */
 const char *cad_arch_list(char *text, size_t bytes);
 
 #endif

@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/model/config_rope.h"
 #include "common/model/known_keys.h"
+#include "common/model/lacking.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -116,6 +117,13 @@ static const struct cad_arch *read_arch(const struct cad_keys *keys, struct cad_
 	}
 
 	const struct cad_arch *arch = cad_arch_find(name);
+	const char *needs = arch ? NULL : cad_lacking_of(name);
+	if (needs) {
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "model_type",
+			"is '%.63s', which needs %s: this version does not have that; supported are %s", name, needs,
+			cad_arch_list(supported, sizeof supported));
+		return NULL;
+	}
 	if (!arch) {
 		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "model_type", "is '%.63s'; supported are %s", name,
 			cad_arch_list(supported, sizeof supported));

@@ -304,7 +304,7 @@ static void families_that_do_not_run_yet(void **state)
 
 static const char *row_of(const struct cad_known_key *known, char *row, size_t bytes)
 {
-	char names[256] = "all";
+	char names[1024] = "all";
 	size_t at = 0;
 
 	for (const char *from = known->families; from && *from;) {
@@ -324,7 +324,7 @@ static const char *row_of(const struct cad_known_key *known, char *row, size_t b
 static void page_says_the_same(void **state)
 {
 	(void)state;
-	char *text, row[512];
+	char *text, row[2048];
 	size_t bytes, count, rows = 0;
 	struct cad_error error;
 	const struct cad_known_key *known = cad_known_keys(&count);
