@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/source.h"
 
+#include "common/cluster/settings.h"
 #include "kernels/image.h"
 
 #include <string.h>
@@ -169,4 +170,31 @@ uint64_t kn_kv_token_bytes(const struct kn_device *device, const struct cad_mode
 {
 	struct kn_kv page = kn_kv_of(spec, type, 1);
 	return device->ops->kv_bytes(device, &page) / KN_PAGE_KEYS;
+}
+
+uint64_t kn_kv_token_values(const struct cad_model_spec *spec)
+{
+	struct kn_kv kv = kn_kv_of(spec, CAD_KV_F32, 1);
+	return kv.layers * kv.kv_heads * (kv.key_size + kv.value_size);
+}
+
+uint64_t kn_kv_token_values_expanded(const struct cad_model_spec *spec)
+{
+	const struct cad_attention_spec *a = &spec->attention;
+	return (uint64_t)spec->layers_count * a->kv_heads * (a->head_size + a->value_size);
+}
+
+struct cad_model_packed kn_packed_sizes(const struct kn_device *device, const struct cad_model *model,
+	enum cad_weights experts, enum cad_weights router, enum cad_kv kv)
+{
+	const struct cad_model_spec *spec = cad_model_spec(model);
+	return (struct cad_model_packed){
+		.weights = cad_weights_name(experts),
+		.kv = cad_kv_name(kv),
+		.expert = kn_expert_bytes(device, model, experts),
+		.router = kn_router_bytes(device, model, router),
+		.kv_per_token = kn_kv_token_bytes(device, spec, kv),
+		.kv_values = kn_kv_token_values(spec),
+		.kv_values_expanded = kn_kv_token_values_expanded(spec),
+	};
 }

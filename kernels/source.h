@@ -7,6 +7,7 @@
 #ifndef CADRE_KERNELS_SOURCE_H
 #define CADRE_KERNELS_SOURCE_H
 
+#include "common/model/fit.h"
 #include "common/model/model.h"
 #include "kernels/kernels.h"
 
@@ -35,6 +36,9 @@ enum cad_dtype kn_kept_dtype(const struct cad_tensor *tensor, enum cad_role role
 /* Bytes of one packed expert: the same for all, or the most, where a checkpoint has layers of
  * different types. 0 for a dense model. */
 uint64_t kn_expert_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);
+/* All of these, and of keys and values, for whoever shows them (common/model/fit.h). */
+struct cad_model_packed kn_packed_sizes(const struct kn_device *device, const struct cad_model *model,
+	enum cad_weights experts, enum cad_weights router, enum cad_kv kv);
 /* Bytes of an expert's image (image.h): what moves, whatever device packs it then. The most,
  * likewise. */
 uint64_t kn_expert_image_bytes(const struct cad_model *model, enum cad_weights weights);
@@ -42,6 +46,10 @@ uint64_t kn_expert_image_bytes(const struct cad_model *model, enum cad_weights w
 uint64_t kn_router_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);
 /* A router's KV cache of so many pages; it has no memory yet. */
 struct kn_kv kn_kv_of(const struct cad_model_spec *spec, enum cad_kv type, size_t pages);
+/* Values of one position in a router's KV cache, in all layers; and how many they would be if keys and
+ * values of all heads were kept, which latent attention does without. */
+uint64_t kn_kv_token_values(const struct cad_model_spec *spec);
+uint64_t kn_kv_token_values_expanded(const struct cad_model_spec *spec);
 /* Bytes of one position in a router's KV cache. */
 uint64_t kn_kv_token_bytes(const struct kn_device *device, const struct cad_model_spec *spec, enum cad_kv type);
 

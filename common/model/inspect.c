@@ -5,24 +5,7 @@
 #include <jansson.h>
 #include <string.h>
 
-struct cad_model_needs cad_model_needs(const struct cad_model *model, uint32_t nodes)
-{
-	CAD_ASSERT(nodes >= 1);
-	const struct cad_model_spec *spec = cad_model_spec(model);
-	struct cad_model_sizes sizes = cad_model_sizes(model);
-	uint32_t total = cad_model_spec_moe_layers(spec) * spec->gate.experts;
-	uint32_t each = total / nodes + (total % nodes != 0);
-	return (struct cad_model_needs){
-		.nodes = nodes,
-		.experts_total = total,
-		.experts_per_node = each,
-		.bytes_per_node = each * sizes.expert,
-		.router_bytes = sizes.router,
-	};
-}
-
-/* "1.5 GiB" */
-static const char *bytes_text(uint64_t bytes, char text[32])
+const char *cad_model_bytes_text(uint64_t bytes, char text[32])
 {
 	static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
 	double value = (double)bytes;
@@ -36,8 +19,7 @@ static const char *bytes_text(uint64_t bytes, char text[32])
 	return text;
 }
 
-/* "46.7 B" */
-static const char *count_text(uint64_t count, char text[32])
+const char *cad_model_count_text(uint64_t count, char text[32])
 {
 	static const char *const units[] = { "", " K", " M", " B", " T" };
 	double value = (double)count;
@@ -65,6 +47,17 @@ static uint32_t smallest_window(const struct cad_model_spec *spec, uint32_t *lay
 	return smallest;
 }
 
+void cad_model_parameters_print(const struct cad_model_sizes *sizes, FILE *stream)
+{
+	char one[32], two[32], three[32];
+	fprintf(stream, "parameters       %s, %s active per token", cad_model_count_text(sizes->parameters, one),
+		cad_model_count_text(sizes->active_parameters, two));
+	if (sizes->looked_up)
+		fprintf(stream, ", %s without the embedding",
+			cad_model_count_text(sizes->active_parameters - sizes->looked_up, three));
+	fprintf(stream, "\n");
+}
+
 static void print_experts(const struct cad_model *model, FILE *stream)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
@@ -79,7 +72,7 @@ static void print_experts(const struct cad_model *model, FILE *stream)
 
 /* What each process holds: in the files, and packed in memory. */
 static void print_needs(const struct cad_model *model, const struct cad_model_packed *packed,
-	const struct cad_model_needs *needs, FILE *stream)
+	const struct cad_model_cluster *cluster, const struct cad_model_fit *fit, FILE *stream)
 {
 	char stored[32], held[32], head[32];
 	uint64_t expert = cad_model_sizes(model).expert, experts = cad_model_spec(model)->gate.experts;
@@ -87,34 +80,96 @@ static void print_needs(const struct cad_model *model, const struct cad_model_pa
 	snprintf(head, sizeof head, "weights %s", packed->weights);
 	fprintf(stream, "\n%-16s %12s  %12s\n", head, "in the files", "in memory");
 
-	if (needs->experts_total) {
-		fprintf(stream, "one expert       %12s  %12s\n", bytes_text(expert, stored),
-			bytes_text(packed->expert, held));
-		fprintf(stream, "one layer        %12s  %12s  %llu experts\n", bytes_text(experts * expert, stored),
-			bytes_text(experts * packed->expert, held), (unsigned long long)experts);
-		snprintf(head, sizeof head, "each of %u %s", needs->nodes, cad_plural(needs->nodes, "node", "nodes"));
-		fprintf(stream, "%-16s %12s  %12s  %u of %u experts\n", head, bytes_text(needs->bytes_per_node, stored),
-			bytes_text(needs->experts_per_node * packed->expert, held), needs->experts_per_node,
-			needs->experts_total);
+	if (fit->experts) {
+		fprintf(stream, "one expert       %12s  %12s\n", cad_model_bytes_text(expert, stored),
+			cad_model_bytes_text(packed->expert, held));
+		fprintf(stream, "one layer        %12s  %12s  %llu experts\n",
+			cad_model_bytes_text(experts * expert, stored),
+			cad_model_bytes_text(experts * packed->expert, held), (unsigned long long)experts);
+		snprintf(head, sizeof head, "each of %u %s", cluster->nodes,
+			cad_plural(cluster->nodes, "node", "nodes"));
+		fprintf(stream, "%-16s %12s  %12s  %u of %u experts\n", head,
+			cad_model_bytes_text(fit->per_node * expert, stored),
+			cad_model_bytes_text(fit->per_node_bytes, held), fit->per_node, fit->experts);
 	}
 
-	fprintf(stream, "each router      %12s  %12s  ", bytes_text(needs->router_bytes, stored),
-		bytes_text(packed->router, held));
-	fprintf(stream, "and %s of KV cache per token (--kv %s)\n", bytes_text(packed->kv_per_token, held), packed->kv);
+	fprintf(stream, "each router      %12s  %12s  ", cad_model_bytes_text(cad_model_sizes(model).router, stored),
+		cad_model_bytes_text(packed->router, held));
+	fprintf(stream, "and %s of KV cache per token (--kv %s)\n", cad_model_bytes_text(packed->kv_per_token, held),
+		packed->kv);
 }
 
-/* Tensors of the files that no part of the model reads. */
+/* What a router keeps of a token, and what that would be without latent attention. */
+static void print_kv(const struct cad_model_packed *packed, uint32_t layers, FILE *stream)
+{
+	fprintf(stream, "KV cache         %llu values per token in each of %u layers",
+		(unsigned long long)(packed->kv_values / layers), layers);
+	if (packed->kv_values_expanded > packed->kv_values)
+		fprintf(stream, "; keys and values of all heads would be %llu, %.1f times as many",
+			(unsigned long long)(packed->kv_values_expanded / layers),
+			(double)packed->kv_values_expanded / (double)packed->kv_values);
+	fprintf(stream, "\n");
+}
+
+/* Whether, and how much more. */
+void cad_model_fit_print(const struct cad_model_fit *fit, const struct cad_model_cluster *cluster, FILE *stream)
+{
+	char one[32];
+
+	if (cluster->node_bytes && fit->experts) {
+		fprintf(stream, "experts          ");
+		if (fit->room == 0)
+			fprintf(stream, "do not fit: one takes more than the %s of a node",
+				cad_model_bytes_text(cluster->node_bytes, one));
+		else if (!fit->experts_fit)
+			fprintf(stream,
+				"do not fit on %u %s of %s, which have room for %llu each: %u such nodes hold them",
+				cluster->nodes, cad_plural(cluster->nodes, "node", "nodes"),
+				cad_model_bytes_text(cluster->node_bytes, one), (unsigned long long)fit->room,
+				fit->nodes_least);
+		else
+			fprintf(stream,
+				"fit on %u %s of %s, which have room for %llu each: %.2f copies of every expert; %u such nodes would do",
+				cluster->nodes, cad_plural(cluster->nodes, "node", "nodes"),
+				cad_model_bytes_text(cluster->node_bytes, one), (unsigned long long)fit->room,
+				(double)fit->room * cluster->nodes / fit->experts, fit->nodes_least);
+		fprintf(stream, "\n");
+	}
+	if (cluster->router_bytes) {
+		fprintf(stream, "router           ");
+		if (!fit->router_fits)
+			fprintf(stream, "does not fit in %s\n", cad_model_bytes_text(cluster->router_bytes, one));
+		else
+			fprintf(stream, "fits in %s; the rest holds keys and values of %llu tokens\n",
+				cad_model_bytes_text(cluster->router_bytes, one), (unsigned long long)fit->kv_tokens);
+	}
+}
+
+static const struct {
+	const char *name, *text; /* in JSON; for people */
+} unread_words[CAD_UNREAD_COUNT] = {
+	[CAD_UNREAD_FURTHER] = { "further", "of layers that predict further tokens" },
+	[CAD_UNREAD_OUTSIDE] = { "outside", "beside the language model" },
+	[CAD_UNREAD_COMPUTED] = { "computed", "of what is computed" },
+	[CAD_UNREAD_OTHER] = { "other", "of something else" },
+};
+
+/* Tensors of the files that no part of the model reads: a line for each kind. */
 static void print_unread(const struct cad_model *model, FILE *stream)
 {
-	const char *first;
-	size_t count = cad_model_unread(model, &first);
-	if (count > 0)
-		fprintf(stream, "not read         %zu %s: %s%s\n", count, cad_plural(count, "tensor", "tensors"), first,
-			count > 1 ? ", ..." : "");
+	char bytes[32];
+	for (enum cad_unread kind = 0; kind < CAD_UNREAD_COUNT; kind++) {
+		struct cad_unread_tensors unread = cad_model_unread_tensors(model, kind);
+		if (unread.count > 0)
+			fprintf(stream, "not read         %zu %s %s, %s: %s%s\n", unread.count,
+				cad_plural(unread.count, "tensor", "tensors"), unread_words[kind].text,
+				cad_model_bytes_text(unread.bytes, bytes), unread.first,
+				unread.count > 1 ? ", ..." : "");
+	}
 }
 
 static void print_table(const struct cad_model *model, const struct cad_model_packed *packed,
-	const struct cad_model_needs *needs, FILE *stream)
+	const struct cad_model_cluster *cluster, const struct cad_model_fit *fit, FILE *stream)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	const struct cad_attention_spec *a = &spec->attention;
@@ -139,18 +194,22 @@ static void print_table(const struct cad_model *model, const struct cad_model_pa
 	if (spec->dense.size)
 		fprintf(stream, "dense layers     %u, size %u\n", spec->layers_count - cad_model_spec_moe_layers(spec),
 			spec->dense.size);
-	fprintf(stream, "parameters       %s, %s active per token\n", count_text(sizes.parameters, one),
-		count_text(sizes.active_parameters, two));
+	cad_model_parameters_print(&sizes, stream);
+	print_kv(packed, spec->layers_count, stream);
 	if (cad_model_packed(model))
 		fprintf(stream, "packed           experts in %s, the rest in %s\n",
 			cad_weights_name(cad_model_packed(model)->experts),
 			cad_weights_name(cad_model_packed(model)->router));
-	fprintf(stream, "weights          %s in files of %s\n", bytes_text(sizes.total, one),
-		bytes_text(sizes.files, two));
-	if (needs->experts_total)
+	fprintf(stream, "weights          %s in files of %s\n", cad_model_bytes_text(sizes.total, one),
+		cad_model_bytes_text(sizes.files, two));
+	if (fit->experts)
 		print_experts(model, stream);
 	print_unread(model, stream);
-	print_needs(model, packed, needs, stream);
+	print_needs(model, packed, cluster, fit, stream);
+	if (cluster->node_bytes || cluster->router_bytes) {
+		fprintf(stream, "\n");
+		cad_model_fit_print(fit, cluster, stream);
+	}
 }
 
 static json_t *json_bytes(uint64_t value) { return json_integer((json_int_t)value); }
@@ -175,8 +234,38 @@ static json_t *make_packed(const struct cad_packed *packed)
 		"{s:s, s:s}", "experts", cad_weights_name(packed->experts), "router", cad_weights_name(packed->router));
 }
 
-static json_t *make_json(
-	const struct cad_model *model, const struct cad_model_packed *packed, const struct cad_model_needs *needs)
+json_t *cad_model_fit_json(const struct cad_model_fit *fit, const struct cad_model_cluster *cluster)
+{
+	json_t *nodes = json_null(), *router = json_null();
+	if (cluster->node_bytes)
+		nodes = json_pack("{s:o, s:o, s:i, s:b}", "memory", json_bytes(cluster->node_bytes), "experts_room",
+			json_bytes(fit->room), "nodes_least", (int)fit->nodes_least, "fits", fit->experts_fit);
+	if (cluster->router_bytes)
+		router = json_pack("{s:o, s:b, s:o}", "memory", json_bytes(cluster->router_bytes), "fits",
+			fit->router_fits, "kv_tokens", json_bytes(fit->kv_tokens));
+	return json_pack("{s:o, s:o}", "nodes", nodes, "router", router);
+}
+
+/* By what they are; a kind that there is none of is left out. NULL: no memory. */
+static json_t *make_unread(const struct cad_model *model)
+{
+	json_t *list = json_array();
+	for (enum cad_unread kind = 0; kind < CAD_UNREAD_COUNT; kind++) {
+		struct cad_unread_tensors unread = cad_model_unread_tensors(model, kind);
+		if (unread.count > 0 &&
+			json_array_append_new(list,
+				json_pack("{s:s, s:o, s:o, s:s}", "kind", unread_words[kind].name, "tensors",
+					json_bytes(unread.count), "bytes", json_bytes(unread.bytes), "first",
+					unread.first)) != 0) {
+			json_decref(list);
+			return NULL;
+		}
+	}
+	return list;
+}
+
+static json_t *make_json(const struct cad_model *model, const struct cad_model_packed *packed,
+	const struct cad_model_cluster *cluster, const struct cad_model_fit *fit)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	const struct cad_attention_spec *a = &spec->attention;
@@ -186,16 +275,19 @@ static json_t *make_json(
 	uint32_t sliding, window = smallest_window(spec, &sliding);
 
 	cad_model_fingerprint(model, fingerprint);
-	json_t *eos = make_ids(spec->eos_ids, spec->eos_ids_count), *form = make_packed(cad_model_packed(model));
-	if (!eos || !form) {
+	json_t *eos = make_ids(spec->eos_ids, spec->eos_ids_count), *form = make_packed(cad_model_packed(model)),
+	       *not_read = make_unread(model), *fits = cad_model_fit_json(fit, cluster);
+	if (!eos || !form || !not_read || !fits) {
 		json_decref(eos);
 		json_decref(form);
+		json_decref(not_read);
+		json_decref(fits);
 		return NULL;
 	}
 	return json_pack("{s:s, s:s, s:s, s:s, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:o,"
 			 " s:{s:i, s:i, s:i, s:i, s:i}, s:{s:s, s:f, s:i}, s:{s:i, s:i, s:i, s:b, s:i}, s:i, s:i,"
-			 " s:{s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:{s:i, s:i, s:i, s:o, s:o, s:o},"
-			 " s:{s:s, s:s, s:o, s:o, s:o, s:o}, s:I}",
+			 " s:{s:o, s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:{s:i, s:i, s:i, s:o, s:o, s:o},"
+			 " s:{s:s, s:s, s:o, s:o, s:o, s:o}, s:{s:o, s:o, s:o}, s:I, s:o, s:o}",
 		"directory", cad_model_directory(model), "architecture", spec->architecture, "dtype",
 		cad_dtype_name(spec->dtype), "fingerprint", fingerprint, "packed", form, "layers",
 		(int)spec->layers_count, "moe_layers", (int)cad_model_spec_moe_layers(spec), "hidden",
@@ -207,26 +299,28 @@ static json_t *make_json(
 		(int)spec->gate.topk, "size", (int)spec->expert.size, "renormalise", spec->gate.renormalise, "groups",
 		(int)spec->gate.groups, "dense_size", (int)spec->dense.size, "shared_size", (int)spec->shared.size,
 		"parameters", "total", json_bytes(sizes.parameters), "active", json_bytes(sizes.active_parameters),
-		"bytes", "expert", json_bytes(sizes.expert), "router", json_bytes(sizes.router), "total",
-		json_bytes(sizes.total), "files", json_bytes(sizes.files), "needs", "nodes", (int)needs->nodes,
-		"experts_total", (int)needs->experts_total, "experts_per_node", (int)needs->experts_per_node,
-		"bytes_per_node", json_bytes(needs->bytes_per_node), "router_bytes", json_bytes(needs->router_bytes),
-		"kv_bytes_per_token", json_bytes(packed->kv_per_token), "memory", "weights", packed->weights, "kv",
-		packed->kv, "expert", json_bytes(packed->expert), "layer",
-		json_bytes(packed->expert * spec->gate.experts), "node",
-		json_bytes(packed->expert * needs->experts_per_node), "router", json_bytes(packed->router),
-		"tensors_not_read", (json_int_t)cad_model_unread(model, &unread));
+		"active_without_embedding", json_bytes(sizes.active_parameters - sizes.looked_up), "bytes", "expert",
+		json_bytes(sizes.expert), "router", json_bytes(sizes.router), "total", json_bytes(sizes.total), "files",
+		json_bytes(sizes.files), "needs", "nodes", (int)cluster->nodes, "experts_total", (int)fit->experts,
+		"experts_per_node", (int)fit->per_node, "bytes_per_node", json_bytes(fit->per_node * sizes.expert),
+		"router_bytes", json_bytes(sizes.router), "kv_bytes_per_token", json_bytes(packed->kv_per_token),
+		"memory", "weights", packed->weights, "kv", packed->kv, "expert", json_bytes(packed->expert), "layer",
+		json_bytes(packed->expert * spec->gate.experts), "node", json_bytes(fit->per_node_bytes), "router",
+		json_bytes(packed->router), "kv", "values_per_token", json_bytes(packed->kv_values),
+		"values_per_token_expanded", json_bytes(packed->kv_values_expanded), "bytes_per_token",
+		json_bytes(packed->kv_per_token), "tensors_not_read", (json_int_t)cad_model_unread(model, &unread),
+		"not_read", not_read, "fit", fits);
 }
 
-enum cad_status cad_model_inspect(const struct cad_model *model, const struct cad_model_packed *packed, uint32_t nodes,
-	FILE *stream, bool json, struct cad_error *error)
+enum cad_status cad_model_inspect(const struct cad_model *model, const struct cad_model_packed *packed,
+	const struct cad_model_cluster *cluster, FILE *stream, bool json, struct cad_error *error)
 {
-	if (nodes == 0)
+	if (cluster->nodes == 0)
 		return cad_error_set(error, CAD_ERR_INVALID, "a cluster has at least one expert node");
 
-	struct cad_model_needs needs = cad_model_needs(model, nodes);
+	struct cad_model_fit fit = cad_model_fit(cad_model_spec(model), packed, cluster);
 	if (json) {
-		json_t *object = make_json(model, packed, &needs);
+		json_t *object = make_json(model, packed, cluster, &fit);
 		if (!object)
 			return cad_error_set(error, CAD_ERR_MEMORY,
 				"no memory for the description of %s (or its name is not UTF-8)",
@@ -238,7 +332,7 @@ enum cad_status cad_model_inspect(const struct cad_model *model, const struct ca
 				cad_model_directory(model));
 		fputc('\n', stream);
 	} else {
-		print_table(model, packed, &needs, stream);
+		print_table(model, packed, cluster, &fit, stream);
 	}
 
 	if (fflush(stream) != 0 || ferror(stream))

@@ -8,32 +8,27 @@
 #ifndef CADRE_COMMON_MODEL_INSPECT_H
 #define CADRE_COMMON_MODEL_INSPECT_H
 
+#include "common/model/fit.h"
 #include "common/model/model.h"
 
 #include <stdio.h>
 
-/* What processes hold, in bytes. The device decides how weights are laid out in its memory. This
- * layer knows no device, so the caller asks it (kernels/source.h). */
-struct cad_model_packed {
-	const char *weights;     /* how those of experts are kept: "f32", "int8" */
-	const char *kv;          /* the setting: "f32", "bf16", "int8" */
-	uint64_t expert, router; /* one routed expert; a router's weights */
-	uint64_t kv_per_token;   /* on a router */
-};
+struct json_t;
 
-/* What a cluster holds: sizes in bytes as stored in the checkpoint. */
-struct cad_model_needs {
-	uint32_t nodes;            /* expert nodes */
-	uint32_t experts_total;    /* routed experts of all layers */
-	uint32_t experts_per_node; /* at most, when they are spread evenly, with one copy of each */
-	uint64_t bytes_per_node;
-	uint64_t router_bytes; /* each router: everything but routed experts */
-};
-struct cad_model_needs cad_model_needs(const struct cad_model *model, uint32_t nodes); /* nodes >= 1 */
+/* "1.5 GiB"; "46.7 B". */
+const char *cad_model_bytes_text(uint64_t bytes, char text[32]);
+const char *cad_model_count_text(uint64_t count, char text[32]);
+
+/* Lines of a table: parameters; and what there is to say of a cluster's memory, which is nothing where it is
+ * not said. */
+void cad_model_parameters_print(const struct cad_model_sizes *sizes, FILE *stream);
+void cad_model_fit_print(const struct cad_model_fit *fit, const struct cad_model_cluster *cluster, FILE *stream);
+/* {"nodes": {...}, "router": {...}}, null where it is not said; NULL: no memory. */
+struct json_t *cad_model_fit_json(const struct cad_model_fit *fit, const struct cad_model_cluster *cluster);
 
 /* A table for people, or one JSON object with a newline. CAD_ERR_IO when the stream fails,
  * CAD_ERR_INVALID for 0 nodes. */
 CAD_MUST_USE enum cad_status cad_model_inspect(const struct cad_model *model, const struct cad_model_packed *packed,
-	uint32_t nodes, FILE *stream, bool json, struct cad_error *error);
+	const struct cad_model_cluster *cluster, FILE *stream, bool json, struct cad_error *error);
 
 #endif

@@ -25,6 +25,7 @@ struct cad_model {
 	bool has_own_head;
 	size_t unread;
 	const char *unread_first;
+	struct cad_unread_tensors unread_kinds[CAD_UNREAD_COUNT];
 	struct cad_model_sizes sizes;
 	char fingerprint[33], config_checksum[33];
 	bool is_packed;

@@ -169,12 +169,30 @@ static enum cad_status place_top(struct cad_model *model, struct cad_error *erro
 	return CAD_OK;
 }
 
+static enum cad_unread unread_kind(const struct cad_model *model, const char *name)
+{
+	if (cad_tensor_is_computed(name))
+		return CAD_UNREAD_COMPUTED;
+	return cad_tensor_is_further(&model->spec, name) ? CAD_UNREAD_FURTHER : CAD_UNREAD_OTHER;
+}
+
 /* What nothing reads is passed over, unless it belongs to what the model computes with. */
 static enum cad_status check_unread(struct cad_model *model, struct cad_error *error)
 {
+	model->unread_kinds[CAD_UNREAD_OUTSIDE] = (struct cad_unread_tensors){
+		.count = model->shards.outside.count,
+		.bytes = model->shards.outside.bytes,
+		.first = model->shards.outside.first,
+	};
 	for (size_t i = 0; i < model->shards.tensors_count; i++) {
 		const struct cad_shard_tensor *tensor = &model->shards.tensors[i];
-		if (model->used[i] || cad_tensor_is_computed(tensor->tensor.name))
+		if (model->used[i])
+			continue;
+		struct cad_unread_tensors *unread = &model->unread_kinds[unread_kind(model, tensor->tensor.name)];
+		if (unread->count++ == 0)
+			unread->first = tensor->tensor.name;
+		unread->bytes += tensor->tensor.bytes;
+		if (cad_tensor_is_computed(tensor->tensor.name))
 			continue;
 		if (cad_tensor_is_missed(&model->spec, &tensor->tensor))
 			return cad_error_set(error, CAD_ERR_CORRUPT,
@@ -211,7 +229,7 @@ static void compute_sizes(struct cad_model *model)
 
 	for (size_t i = 0; i < model->shards.count; i++)
 		sizes->files += cad_safetensors_file_bytes(model->shards.list[i].file);
-	uint64_t routed_parameters = 0, active = 0;
+	uint64_t active = 0;
 	for (uint32_t layer = 0; layer < model->spec.layers_count; layer++) {
 		uint64_t layer_parameters = 0;
 		for (uint32_t expert = 0; model->spec.layers[layer].moe && expert < experts; expert++) {
@@ -224,7 +242,7 @@ static void compute_sizes(struct cad_model *model)
 			sizes->total += bytes;
 			sizes->expert = bytes > sizes->expert ? bytes : sizes->expert;
 		}
-		routed_parameters += layer_parameters;
+		sizes->routed_parameters += layer_parameters;
 		active += experts ? layer_parameters / experts * model->spec.gate.topk : 0;
 	}
 
@@ -237,7 +255,11 @@ static void compute_sizes(struct cad_model *model)
 		}
 	sizes->router = all - sizes->total;
 	sizes->total = all;
-	sizes->active_parameters = sizes->parameters - routed_parameters + active;
+	sizes->active_parameters = sizes->parameters - sizes->routed_parameters + active;
+	if (!model->spec.tied_embeddings) {
+		struct cad_tensor embed = cad_model_tensor(model, CAD_ROLE_EMBED, 0, 0);
+		sizes->looked_up = parameters_of(&embed);
+	}
 }
 
 /* ---- opening ---- */
@@ -354,6 +376,11 @@ size_t cad_model_unread(const struct cad_model *model, const char **first)
 {
 	*first = model->unread_first;
 	return model->unread;
+}
+struct cad_unread_tensors cad_model_unread_tensors(const struct cad_model *model, enum cad_unread kind)
+{
+	CAD_ASSERT(kind < CAD_UNREAD_COUNT);
+	return model->unread_kinds[kind];
 }
 const char *cad_model_directory(const struct cad_model *model) { return model->directory; }
 struct cad_model_sizes cad_model_sizes(const struct cad_model *model) { return model->sizes; }

@@ -42,8 +42,24 @@ struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role 
 /* The output matrix is stored apart from the embedding, though config.json says that they are tied:
  * then the spec says that they are not. */
 bool cad_model_has_own_head(const struct cad_model *model);
-/* How many tensors of the files nothing reads, and the first of them by name; 0, NULL. */
+/* How many tensors of the files nothing reads though they could belong to it, and the first of them by
+ * name; 0, NULL. */
 size_t cad_model_unread(const struct cad_model *model, const char **first);
+
+/* All tensors that nothing reads, by what they are. */
+enum cad_unread {
+	CAD_UNREAD_FURTHER,  /* of layers that predict further tokens */
+	CAD_UNREAD_OUTSIDE,  /* of what is beside the language model */
+	CAD_UNREAD_COMPUTED, /* not learned, but computed */
+	CAD_UNREAD_OTHER,
+	CAD_UNREAD_COUNT
+};
+struct cad_unread_tensors {
+	size_t count;
+	uint64_t bytes;
+	const char *first; /* by name; NULL: there are none */
+};
+struct cad_unread_tensors cad_model_unread_tensors(const struct cad_model *model, enum cad_unread kind);
 
 /* The expert's tensors have been read: what they take of this process's memory goes. Who reads them
  * again waits for page faults, no more. */
@@ -100,6 +116,8 @@ void cad_model_files(const struct cad_model *model, char hex[33]);
 struct cad_model_sizes {
 	uint64_t expert, router, total, files;
 	uint64_t parameters, active_parameters; /* per token */
+	uint64_t routed_parameters;             /* of routed experts, all of them */
+	uint64_t looked_up; /* the embedding's, of which a token reads a row; 0: it is the head too */
 };
 struct cad_model_sizes cad_model_sizes(const struct cad_model *model);
 

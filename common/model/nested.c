@@ -89,7 +89,6 @@ static void rename_all(struct cad_shards *shards, const char *prefix, const char
 {
 	size_t kept = 0, length = strlen(prefix);
 	bool plain = strcmp(prefix, BASE) == 0;
-	const char *passed_over = NULL;
 
 	for (size_t i = 0; i < shards->tensors_count; i++) {
 		struct cad_shard_tensor tensor = shards->tensors[i];
@@ -100,14 +99,16 @@ static void rename_all(struct cad_shards *shards, const char *prefix, const char
 			tensor.tensor.name = names;
 			names += sprintf(names, "%s%s", BASE, name + length) + 1;
 		} else {
-			passed_over = passed_over ? passed_over : name;
+			if (shards->outside.count++ == 0)
+				shards->outside.first = name;
+			shards->outside.bytes += tensor.tensor.bytes;
 			continue;
 		}
 		shards->tensors[kept++] = tensor;
 	}
-	if (kept < shards->tensors_count)
+	if (shards->outside.count > 0)
 		cad_log_info("model", "computing the language model alone", CAD_S("prefix", prefix),
-			CAD_U("tensors_passed_over", shards->tensors_count - kept), CAD_S("first", passed_over));
+			CAD_U("tensors_passed_over", shards->outside.count), CAD_S("first", shards->outside.first));
 	shards->tensors_count = kept;
 	qsort(shards->tensors, kept, sizeof *shards->tensors, by_name);
 }

@@ -26,6 +26,11 @@ struct cad_shards {
 	struct cad_shard_tensor *tensors; /* [tensors_count], ascending by name, all different */
 	size_t tensors_count;
 	char *names; /* of tensors that were called something else in their file (nested.h); else NULL */
+	struct {
+		size_t count;
+		uint64_t bytes;
+		const char *first; /* by name; NULL: none */
+	} outside;                 /* of the language model (nested.h); they are not in the list */
 };
 
 CAD_MUST_USE enum cad_status cad_shards_open(const char *directory, struct cad_shards *shards, struct cad_error *error);

@@ -281,7 +281,7 @@ bool cad_tensor_is_computed(const char *name)
 }
 
 /* They stand behind those that a token goes through. */
-static bool is_further_layer(const struct cad_model_spec *spec, const char *name)
+bool cad_tensor_is_further(const struct cad_model_spec *spec, const char *name)
 {
 	static const char layers[] = "model.layers.";
 	if (strncmp(name, layers, sizeof layers - 1) != 0)
@@ -293,7 +293,7 @@ static bool is_further_layer(const struct cad_model_spec *spec, const char *name
 bool cad_tensor_is_missed(const struct cad_model_spec *spec, const struct cad_tensor *tensor)
 {
 	static const char *const parts[] = { "model.layers.", "model.norm.", "model.embed_tokens.", "lm_head." };
-	if (!is_real(tensor->dtype) || is_further_layer(spec, tensor->name))
+	if (!is_real(tensor->dtype) || cad_tensor_is_further(spec, tensor->name))
 		return false;
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
 		if (strncmp(tensor->name, parts[i], strlen(parts[i])) == 0)

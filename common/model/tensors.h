@@ -34,6 +34,8 @@ struct cad_tensor cad_tensor_fused_part(const struct cad_tensor *fused, enum cad
 
 /* Whether a tensor is computed, not learned: old checkpoints carry it. */
 bool cad_tensor_is_computed(const char *name);
+/* Whether it is of a layer that predicts further tokens. */
+bool cad_tensor_is_further(const struct cad_model_spec *spec, const char *name);
 /* Whether another one that nothing reads would be missed: one of real numbers, in what the model
  * computes with. Buffers, masks, other heads and other models in a file would not, nor layers that
  * predict further tokens. */

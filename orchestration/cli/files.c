@@ -50,12 +50,17 @@ int cl_tokenize(int argc, char **argv)
 
 struct inspect_options {
 	uint32_t nodes;
+	uint64_t memory, router_memory;
 	struct cad_settings settings;
 	enum cl_format format;
 };
 
 static const struct cad_option inspect_table[] = {
 	CAD_OPTION_U32(struct inspect_options, nodes, "nodes", "3", 1, 100000, "number of expert nodes to size for"),
+	CAD_OPTION_BYTES(struct inspect_options, memory, "memory", "0", 0, UINT64_MAX,
+		"memory of each expert node for experts, as of cadre-expert: says whether they fit; 0: not said"),
+	CAD_OPTION_BYTES(struct inspect_options, router_memory, "router-memory", "0", 0, UINT64_MAX,
+		"memory of each router for weights and KV cache: says how many tokens fit; 0: not said"),
 	CAD_KEPT_OPTIONS(struct inspect_options, settings, "as on the placement service: "),
 	CL_FORMAT_OPTION(struct inspect_options, format, "output format"),
 };
@@ -97,14 +102,9 @@ static enum cad_status inspect(
 	if (status != CAD_OK)
 		goto destroy_device;
 
-	struct cad_model_packed packed = {
-		.weights = cad_weights_name(experts),
-		.kv = cad_kv_name(settings.kv),
-		.expert = kn_expert_bytes(device, model, experts),
-		.router = kn_router_bytes(device, model, router),
-		.kv_per_token = kn_kv_token_bytes(device, cad_model_spec(model), settings.kv),
-	};
-	status = cad_model_inspect(model, &packed, options->nodes, stdout, options->format == CL_FORMAT_JSON, error);
+	struct cad_model_packed packed = kn_packed_sizes(device, model, experts, router, settings.kv);
+	struct cad_model_cluster cluster = { options->nodes, options->memory, options->router_memory };
+	status = cad_model_inspect(model, &packed, &cluster, stdout, options->format == CL_FORMAT_JSON, error);
 
 destroy_device:
 	device->ops->destroy(device);

@@ -472,6 +472,11 @@ static void further_layers(void **state)
 	assert_int_equal(cad_model_open(copy.directory, &model, NULL), CAD_OK);
 	assert_int_equal(cad_model_unread(model, &first), 1);
 	assert_string_equal(first, "model.layers.6.input_layernorm.weight");
+	struct cad_unread_tensors further = cad_model_unread_tensors(model, CAD_UNREAD_FURTHER);
+	assert_int_equal(further.count, 1);
+	assert_true(further.bytes > 0);
+	assert_string_equal(further.first, "model.layers.6.input_layernorm.weight");
+	assert_int_equal(cad_model_unread_tensors(model, CAD_UNREAD_OTHER).count, 0);
 	cad_model_close(model);
 	damage(&copy, ADD, "model.layers.7.input_layernorm.weight");
 	refuses(&copy, CAD_ERR_CORRUPT, "tensor 'model.layers.7.input_layernorm.weight' is not one that", "");
@@ -491,6 +496,10 @@ static void harmless_extras(void **state)
 	assert_int_equal(cad_model_open(copy.directory, &model, NULL), CAD_OK);
 	assert_int_equal(cad_model_unread(model, &first), 1);
 	assert_string_equal(first, "extra.buffer");
+	assert_int_equal(cad_model_unread_tensors(model, CAD_UNREAD_OTHER).count, 1);
+	assert_string_equal(cad_model_unread_tensors(model, CAD_UNREAD_OTHER).first, "extra.buffer");
+	assert_int_equal(cad_model_unread_tensors(model, CAD_UNREAD_COMPUTED).count, 1);
+	assert_int_equal(cad_model_unread_tensors(model, CAD_UNREAD_FURTHER).count, 0);
 	cad_model_close(model);
 	damage(&copy, ADD, "model.layers.0.self_attn.q_proj.bias"); /* config.json calls for none */
 	refuses(&copy, CAD_ERR_CORRUPT, "tensor 'model.layers.0.self_attn.q_proj.bias' is not one that config.json",

@@ -109,7 +109,9 @@ static FILE *sink;
 
 static enum cad_status describe(struct cad_error *error)
 {
-	return cad_model_inspect(opened, &(struct cad_model_packed){ "f32", "f32", 1, 1, 1 }, 3, sink, true, error);
+	const struct cad_model_packed packed = { "f32", "f32", 1, 1, 1, 1, 1 };
+	const struct cad_model_cluster cluster = { 3, 1 << 20, 1 << 20 };
+	return cad_model_inspect(opened, &packed, &cluster, sink, true, error);
 }
 
 static char written[64];
