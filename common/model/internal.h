@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a model is made of, for the files that it is spread over: model.c (opening and reading),
- * model_checksum.c, model_packed.c. Internal to common/model.
+ * model_bare.c, model_checksum.c, model_packed.c. Internal to common/model.
  */
 #ifndef CADRE_COMMON_MODEL_INTERNAL_H
 #define CADRE_COMMON_MODEL_INTERNAL_H
@@ -26,6 +26,7 @@ struct cad_model {
 	size_t unread;
 	const char *unread_first;
 	struct cad_unread_tensors unread_kinds[CAD_UNREAD_COUNT];
+	bool is_bare; /* there are no files */
 	struct cad_model_sizes sizes;
 	char fingerprint[33], config_checksum[33];
 	bool is_packed;
@@ -37,6 +38,10 @@ static inline bool cad_model_is_twin(const struct cad_model *model, enum cad_rol
 {
 	return role == CAD_ROLE_LM_HEAD && model->spec.tied_embeddings && model->slots[role] == CAD_SLOT_ABSENT;
 }
+
+/* ---- model_bare.c ---- */
+
+struct cad_tensor cad_model_bare_tensor(const struct cad_model *model, enum cad_role role, uint32_t layer);
 
 /* ---- model_checksum.c ---- */
 

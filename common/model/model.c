@@ -402,6 +402,8 @@ static bool is_fused(const struct cad_model *model, enum cad_role role, uint32_t
 
 struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
 {
+	if (model->is_bare)
+		return cad_model_bare_tensor(model, role, layer);
 	if (cad_model_is_twin(model, role))
 		role = CAD_ROLE_EMBED;
 	if (cad_role_is_expert(role) && model->spec.gate.experts == 0)

@@ -29,6 +29,13 @@
 struct cad_model;
 
 CAD_MUST_USE enum cad_status cad_model_open(const char *directory, struct cad_model **model, struct cad_error *error);
+/*
+ * A model by its config.json alone, a file or in a directory: for whoever asks for sizes, of models that nobody
+ * has here, and of families that do not run. Tensors have shapes and config.json's dtype; their data is
+ * not NULL and must not be read. There are no files: of all that is told of a model, only spec, tensors
+ * and sizes.
+ */
+CAD_MUST_USE enum cad_status cad_model_open_config(const char *path, struct cad_model **model, struct cad_error *error);
 void cad_model_close(struct cad_model *model);
 /* Whether it can be opened. */
 CAD_MUST_USE enum cad_status cad_model_check(const char *directory, struct cad_error *error);
