@@ -5,6 +5,7 @@
 #include "common/base/bytes.h"
 #include "common/transport/local.h"
 #include "expert-svc/engine.h"
+#include "expert-svc/speed.h"
 #include "kernels/packed.h"
 #include "kernels/quantum.h"
 
@@ -351,4 +352,15 @@ const char *em_isa_name(const struct em_embedded *embedded)
 	struct kn_device_info info;
 	embedded->device->ops->describe(embedded->device, &info);
 	return info.isa;
+}
+
+enum cad_status em_speed_measure(struct kn_device *device, const struct kn_expert_source *like,
+	enum cad_weights weights, unsigned threads, struct em_speed *speed)
+{
+	struct ex_speed measured;
+	enum cad_status status = ex_speed_measure_like(device, like, weights, threads, &measured);
+	if (status == CAD_OK)
+		*speed = (struct em_speed){ measured.read_bytes_per_second, measured.multiply_adds_per_second,
+			measured.step_s };
+	return status;
 }

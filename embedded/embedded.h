@@ -43,4 +43,13 @@ const struct cad_settings *em_settings(const struct em_embedded *embedded);
 void em_blame(const struct em_embedded *embedded, struct cad_error *error);
 const char *em_isa_name(const struct em_embedded *embedded);
 
+/* How fast this machine computes experts of that shape and those types, as an expert node measures it before
+ * it joins (expert-svc/speed.h): for estimates. Blocks a fraction of a second; reads no data of
+ * `like`. */
+struct em_speed {
+	double read_bytes_per_second, multiply_adds_per_second, step_s;
+};
+CAD_MUST_USE enum cad_status em_speed_measure(struct kn_device *device, const struct kn_expert_source *like,
+	enum cad_weights weights, unsigned threads, struct em_speed *speed);
+
 #endif

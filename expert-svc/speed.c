@@ -227,8 +227,8 @@ static enum cad_status measure_experts(struct measuring *m, const struct kn_expe
 	return CAD_OK;
 }
 
-static enum cad_status measure(struct kn_device *device, const struct kn_expert_source *like, enum cad_weights weights,
-	unsigned threads, struct ex_speed *speed)
+enum cad_status ex_speed_measure_like(struct kn_device *device, const struct kn_expert_source *like,
+	enum cad_weights weights, unsigned threads, struct ex_speed *speed)
 {
 	struct measuring m = {
 		.ops = device->ops,
@@ -267,7 +267,7 @@ enum cad_status ex_speed_measure(struct kn_device *device, const struct cad_mode
 		return CAD_OK;
 
 	const struct kn_expert_source like = kn_expert_source_of(model, layer, 0);
-	return measure(device, &like, weights, threads, speed);
+	return ex_speed_measure_like(device, &like, weights, threads, speed);
 }
 
 /* ---- what others see of it ---- */

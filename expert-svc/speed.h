@@ -29,6 +29,9 @@ struct ex_speed {
  * device has failed. */
 CAD_MUST_USE enum cad_status ex_speed_measure(struct kn_device *device, const struct cad_model *model,
 	enum cad_weights weights, unsigned threads, struct ex_speed *speed);
+/* The same with one expert's shape and types, of which no data is read; or a dense ffn's. */
+CAD_MUST_USE enum cad_status ex_speed_measure_like(struct kn_device *device, const struct kn_expert_source *like,
+	enum cad_weights weights, unsigned threads, struct ex_speed *speed);
 /* Measures it unless it is given, says it in the log, and keeps it in `metrics`. With too little
  * memory nothing is known of it. An error: the device has failed. */
 CAD_MUST_USE enum cad_status ex_speed_find(struct kn_device *device, const struct cad_model *model,

@@ -100,7 +100,7 @@ static void print_needs(const struct cad_model *model, const struct cad_model_pa
 }
 
 /* What a router keeps of a token, and what that would be without latent attention. */
-static void print_kv(const struct cad_model_packed *packed, uint32_t layers, FILE *stream)
+void cad_model_kv_print(const struct cad_model_packed *packed, uint32_t layers, FILE *stream)
 {
 	fprintf(stream, "KV cache         %llu values per token in each of %u layers",
 		(unsigned long long)(packed->kv_values / layers), layers);
@@ -129,10 +129,11 @@ void cad_model_fit_print(const struct cad_model_fit *fit, const struct cad_model
 				fit->nodes_least);
 		else
 			fprintf(stream,
-				"fit on %u %s of %s, which have room for %llu each: %.2f copies of every expert; %u such nodes would do",
+				"fit on %u %s of %s, which have room for %llu each: %.2f copies of every expert; %u such nodes would do, %u to lose one",
 				cluster->nodes, cad_plural(cluster->nodes, "node", "nodes"),
 				cad_model_bytes_text(cluster->node_bytes, one), (unsigned long long)fit->room,
-				(double)fit->room * cluster->nodes / fit->experts, fit->nodes_least);
+				(double)fit->room * cluster->nodes / fit->experts, fit->nodes_least,
+				fit->nodes_least + 1);
 		fprintf(stream, "\n");
 	}
 	if (cluster->router_bytes) {
@@ -195,7 +196,7 @@ static void print_table(const struct cad_model *model, const struct cad_model_pa
 		fprintf(stream, "dense layers     %u, size %u\n", spec->layers_count - cad_model_spec_moe_layers(spec),
 			spec->dense.size);
 	cad_model_parameters_print(&sizes, stream);
-	print_kv(packed, spec->layers_count, stream);
+	cad_model_kv_print(packed, spec->layers_count, stream);
 	if (cad_model_packed(model))
 		fprintf(stream, "packed           experts in %s, the rest in %s\n",
 			cad_weights_name(cad_model_packed(model)->experts),

@@ -42,6 +42,7 @@ int cl_generate(int argc, char **argv);
 int cl_verify(int argc, char **argv);
 int cl_tokenize(int argc, char **argv);
 int cl_model_inspect(int argc, char **argv);
+int cl_model_size(int argc, char **argv);
 int cl_model_pack(int argc, char **argv);
 int cl_plan(int argc, char **argv);
 int cl_plan_explain(int argc, char **argv);

@@ -51,6 +51,7 @@ static const struct command commands[] = {
 	{ "plan explain", "explain why an expert is where it is, and what moving it would change", cl_plan_explain },
 	{ "plan", "decide which node should hold which expert, from recorded routing", cl_plan },
 	{ "model inspect", "show what is in a checkpoint and what it needs", cl_model_inspect },
+	{ "model size", "say what a model would need, and how fast it would be", cl_model_size },
 	{ "model pack", "make a checkpoint smaller and faster to load, with the same bits", cl_model_pack },
 	{ "trace record", "record the routing that flows through a cluster now", cl_trace_record },
 	{ "trace import", "convert recorded routing from CSV or JSON to Cadre's own format", cl_trace_import },

@@ -222,12 +222,57 @@ def test_interrupt_ends_it_and_frees_the_sequence(cluster):
     (['status', '--placement', '127.0.0.1:1'], 1, '127.0.0.1:1'),
     (['verify', '/nonexistent'], 1, '/nonexistent'),
     (['model', 'inspect', '/nonexistent'], 1, '/nonexistent'),
+    (['model', 'size'], 2, "give a checkpoint's directory, or a config.json"),
+    (['model', 'size', '/nonexistent'], 1, '/nonexistent'),
+    (['model', 'size', str(GOLDEN / 'README.md')], 1, 'README.md is not valid JSON'),
+    (['model', 'size', str(MODEL), '--weights', 'int8', '--machine', 'xeon-2.5ghz-2'], 1, 'was not measured with weights in int8'),
+    (['model', 'size', str(MODEL), '--weights', 'int3'], 2, 'int4'),
     (['tokenize', '--tokenizer', '/nonexistent', '--input', '-', '--output', '-'], 1, '/nonexistent'),
 ])
 def test_exit_codes_and_sentences(arguments, code, says, tmp_path):
     done = cadrectl(*arguments, input='', cwd=tmp_path)
     assert done.returncode == code
     assert says in done.stdout + done.stderr
+
+
+def size(config, *options):
+    done = cadrectl('model', 'size', GOLDEN.parent / 'configs' / config, '--machine', 'epyc-zen4-2', *options, '-o', 'json')
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_size_of_what_is_not_there():
+    """671 B parameters by a config.json alone: how much, on how many nodes, how fast."""
+    whole = size('deepseek-v3.json', '--memory', '128G')
+    assert not whole['files'] and whole['architecture'] == 'deepseek_v3'
+    assert round(whole['parameters']['total'] / 1e9, 1) == 671.0 and round(whole['parameters']['active'] / 1e9, 1) == 37.6
+    assert whole['kv'] == {'values_per_token': 576 * 61, 'values_per_token_expanded': 128 * 320 * 61, 'bytes_per_token': 4 * 576 * 61}
+    experts, memory = whole['experts'], whole['memory']
+    assert experts == {'total': 58 * 256, 'nodes': 10, 'per_node': 1485, 'per_layer': 256}
+    assert memory['expert'] == 3 * 7168 * 2048 * 2 and memory['experts'] == experts['total'] * memory['expert']
+    assert whole['fit']['nodes'] == {'memory': 128 << 30, 'experts_room': 1560, 'nodes_least': 10, 'fits': True}
+    assert whole['fit']['router']['kv_tokens'] == ((128 << 30) - memory['router']) // whole['kv']['bytes_per_token']
+
+    small = size('deepseek-v3.json', '--memory', '128G', '--nodes', '2', '--weights', 'int4', '--router-weights', 'int8', '--kv', 'bf16')
+    assert small['fit']['nodes'] == {'memory': 128 << 30, 'experts_room': (128 << 30) // small['memory']['expert'], 'nodes_least': 3, 'fits': False}
+    assert 0.25 < small['memory']['expert'] / memory['expert'] < 0.28 and 0.5 < small['memory']['router'] / memory['router'] < 0.58
+    assert small['kv']['bytes_per_token'] == 2 * 576 * 61
+    assert all(a['seconds'] > b['seconds'] > 0 for a, b in zip(whole['steps'], small['steps']))   # fewer bytes, fewer calls
+
+    longer = size('deepseek-v3.json', '--context', '4096')
+    assert longer['steps'][0]['keys_seconds'] == pytest.approx(4 * whole['steps'][0]['keys_seconds'])
+    assert [step['rows'] for step in longer['steps']] == [1, 4, 16, 64, 256, 512] and longer['fit'] == {'nodes': None, 'router': None}
+
+
+def test_size_of_what_is_there(tmp_path):
+    """The same with files as by their config.json; and a table for people, with what this machine was measured to do."""
+    done = cadrectl('model', 'size', MODEL, '--memory', '1M', '--threads', 1)
+    assert done.returncode == 0, done.stderr
+    assert 'by config.json alone' not in done.stdout and 'over the rates of here' in done.stdout and 'fit on ' in done.stdout
+    (tmp_path / 'config.json').write_text((MODEL / 'config.json').read_text())
+    results = [json.loads(cadrectl('model', 'size', where, '--machine', 'epyc-zen4-2', '-o', 'json').stdout) for where in (MODEL, tmp_path)]
+    assert [result.pop('files') for result in results] == [True, False]
+    assert all(result.pop('model') for result in results) and results[0] == results[1]
 
 
 @pytest.mark.parametrize('program, says, not_of_it', [

@@ -140,7 +140,7 @@ static void inspect_a_cluster(void **state)
 	(void)state;
 	struct cad_model_cluster cluster = { .nodes = 5, .node_bytes = 30 << 10, .router_bytes = 6 << 20 };
 	static const char *const fits[] = {
-		"experts          fit on 5 nodes of 30.00 KiB, which have room for 10 each: 1.04 copies of every expert; 5 such nodes would do\n",
+		"experts          fit on 5 nodes of 30.00 KiB, which have room for 10 each: 1.04 copies of every expert; 5 such nodes would do, 6 to lose one\n",
 		"router           fits in 6.00 MiB; the rest holds keys and values of 606 tokens\n",
 	};
 	char *text = inspect_in("qwen3moe-a", &cluster, false);
