@@ -150,17 +150,22 @@ static struct work products(enum cad_profile profile, double read, double used)
 static struct work stage_work(
 	const struct cad_model_spec *s, const struct cad_settings *settings, enum rt_stage stage, struct shape shape)
 {
-	double h = s->hidden, heads = s->attention.heads, kv = s->attention.kv_heads, d = s->attention.head_size,
-	       layers = s->layers_count, rows = shape.rows;
+	double h = s->hidden, layers = s->layers_count, rows = shape.rows;
 	double moe = cad_model_spec_moe_layers(s), e = s->gate.experts, k = s->gate.topk;
-	double projections = layers * h * d * (2 * heads + 2 * kv), expert = 3.0 * h * s->expert.size,
+	double query = 0, key = 0; /* elements of queries and outputs, of keys and values, in all layers */
+	for (uint32_t i = 0; i < s->layers_count; i++) {
+		const struct cad_attention_spec *a = cad_attention_of(s, i);
+		query += (double)a->heads * (a->head_size + a->value_size);
+		key += (double)a->kv_heads * (a->head_size + a->value_size);
+	}
+	double projections = h * (query + key), expert = 3.0 * h * s->expert.size,
 	       dense = (layers - moe) * 3 * h * s->dense.size;
 
 	switch (stage) {
 	case RT_STAGE_ATTENTION: {
 		struct work work = products(settings->router_profile, projections, rows * projections);
-		work.bytes += layers * shape.sequences * shape.keys * kv * d * 2 * key_bytes(settings->kv);
-		work.floats += layers * 4 * rows * shape.keys * heads * d;
+		work.bytes += shape.sequences * shape.keys * key * key_bytes(settings->kv);
+		work.floats += 2 * rows * shape.keys * query;
 		return work;
 	}
 	case RT_STAGE_GATE: return products(CAD_PROFILE_F32, moe * e * h, moe * rows * e * h);

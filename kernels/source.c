@@ -143,22 +143,23 @@ uint64_t kn_router_bytes(const struct kn_device *device, const struct cad_model 
 	const struct cad_model_spec *spec = cad_model_spec(model);
 	struct kn_source embed = find(model, CAD_ROLE_EMBED, 0, 0);
 	uint64_t bytes = device->ops->table_bytes(device, &embed, weights) +
-		device->ops->vector_bytes(device, spec->rope.size / 2) +
 		tensor_bytes(device, cad_model_tensor(model, CAD_ROLE_FINAL_NORM, 0, 0), weights) +
 		tensor_bytes(device, cad_model_tensor(model, CAD_ROLE_LM_HEAD, 0, 0), weights);
 
+	for (uint32_t i = 0; i < spec->ropes_count; i++)
+		bytes += device->ops->vector_bytes(device, spec->ropes[i].size / 2);
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++)
 		bytes += layer_bytes(device, model, layer, weights);
 	return bytes;
 }
 
-struct kn_kv kn_kv_of(const struct cad_model_spec *spec, enum cad_kv type, size_t pages)
+struct kn_kv kn_kv_of(const struct cad_model_spec *spec, uint32_t attention_at, enum cad_kv type, size_t pages)
 {
-	const struct cad_attention_spec *a = &spec->attention;
+	const struct cad_attention_spec *a = &spec->attentions[attention_at];
 	bool latent = a->kind == CAD_ATTENTION_LATENT;
 	return (struct kn_kv){
 		.type = type,
-		.layers = spec->layers_count,
+		.layers = cad_model_spec_layers_of(spec, attention_at),
 		.pages = pages,
 		.kv_heads = latent ? 1 : a->kv_heads,
 		.key_size = latent ? a->kv_rank + a->rope_size : a->head_size,
@@ -166,22 +167,41 @@ struct kn_kv kn_kv_of(const struct cad_model_spec *spec, enum cad_kv type, size_
 	};
 }
 
+uint64_t kn_kv_page_bytes(const struct kn_device *device, const struct cad_model_spec *spec, enum cad_kv type)
+{
+	uint64_t bytes = 0;
+	for (uint32_t i = 0; i < spec->attentions_count; i++) {
+		struct kn_kv page = kn_kv_of(spec, i, type, 1);
+		if (page.layers == 0)
+			continue;
+		bytes += device->ops->kv_bytes(device, &page);
+	}
+	return bytes;
+}
+
 uint64_t kn_kv_token_bytes(const struct kn_device *device, const struct cad_model_spec *spec, enum cad_kv type)
 {
-	struct kn_kv page = kn_kv_of(spec, type, 1);
-	return device->ops->kv_bytes(device, &page) / KN_PAGE_KEYS;
+	return kn_kv_page_bytes(device, spec, type) / KN_PAGE_KEYS;
 }
 
 uint64_t kn_kv_token_values(const struct cad_model_spec *spec)
 {
-	struct kn_kv kv = kn_kv_of(spec, CAD_KV_F32, 1);
-	return kv.layers * kv.kv_heads * (kv.key_size + kv.value_size);
+	uint64_t values = 0;
+	for (uint32_t i = 0; i < spec->attentions_count; i++) {
+		struct kn_kv kv = kn_kv_of(spec, i, CAD_KV_F32, 1);
+		values += kv.layers * kv.kv_heads * (kv.key_size + kv.value_size);
+	}
+	return values;
 }
 
 uint64_t kn_kv_token_values_expanded(const struct cad_model_spec *spec)
 {
-	const struct cad_attention_spec *a = &spec->attention;
-	return (uint64_t)spec->layers_count * a->kv_heads * (a->head_size + a->value_size);
+	uint64_t values = 0;
+	for (uint32_t layer = 0; layer < spec->layers_count; layer++) {
+		const struct cad_attention_spec *a = cad_attention_of(spec, layer);
+		values += (uint64_t)a->kv_heads * (a->head_size + a->value_size);
+	}
+	return values;
 }
 
 struct cad_model_packed kn_packed_sizes(const struct kn_device *device, const struct cad_model *model,

@@ -44,13 +44,15 @@ struct cad_model_packed kn_packed_sizes(const struct kn_device *device, const st
 uint64_t kn_expert_image_bytes(const struct cad_model *model, enum cad_weights weights);
 /* Bytes of all that a router packs: everything but routed experts. */
 uint64_t kn_router_bytes(const struct kn_device *device, const struct cad_model *model, enum cad_weights weights);
-/* A router's KV cache of so many pages; it has no memory yet. */
-struct kn_kv kn_kv_of(const struct cad_model_spec *spec, enum cad_kv type, size_t pages);
+/* What a router's KV cache of so many pages keeps for the layers of one kind of attention; it has no
+ * memory yet. */
+struct kn_kv kn_kv_of(const struct cad_model_spec *spec, uint32_t attention_at, enum cad_kv type, size_t pages);
 /* Values of one position in a router's KV cache, in all layers; and how many they would be if keys and
  * values of all heads were kept, which latent attention does without. */
 uint64_t kn_kv_token_values(const struct cad_model_spec *spec);
 uint64_t kn_kv_token_values_expanded(const struct cad_model_spec *spec);
-/* Bytes of one position in a router's KV cache. */
+/* Bytes of one page, KN_PAGE_KEYS positions, in all layers; and of one position. */
+uint64_t kn_kv_page_bytes(const struct kn_device *device, const struct cad_model_spec *spec, enum cad_kv type);
 uint64_t kn_kv_token_bytes(const struct kn_device *device, const struct cad_model_spec *spec, enum cad_kv type);
 
 #endif

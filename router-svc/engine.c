@@ -583,7 +583,7 @@ static void take_options(struct rt_engine *engine, const struct rt_engine_option
 	o->context_max = or_default(o->context_max, engine->spec->context_max);
 	engine->scheduler = (struct rt_scheduler){
 		.cache = &engine->cache,
-		.rope = &engine->spec->rope,
+		.rope = &engine->spec->rope, /* the only one, if it varies */
 		.running_max = o->sequences_max,
 		.chunk_max = o->chunk_tokens_max,
 		.pace.stretch = o->step_stretch,
@@ -676,7 +676,7 @@ void rt_engine_destroy(struct rt_engine *engine)
 
 uint32_t rt_engine_context_max(const struct rt_engine *engine)
 {
-	uint64_t held = (uint64_t)engine->cache.kv.pages * KN_PAGE_KEYS;
+	uint64_t held = (uint64_t)engine->cache.pages * KN_PAGE_KEYS;
 	return held < engine->options.context_max ? (uint32_t)held : engine->options.context_max;
 }
 
@@ -753,7 +753,7 @@ void rt_engine_stats(const struct rt_engine *engine, struct rt_engine_stats *sta
 		.running = engine->stats.running,
 		.waiting = engine->stats.waiting,
 		.paused = engine->stats.paused,
-		.kv_pages = (uint32_t)engine->cache.kv.pages,
+		.kv_pages = engine->cache.pages,
 		.kv_pages_free = engine->stats.pages_free,
 		.connections = engine->stats.connections,
 		.unreached = engine->stats.unreached,

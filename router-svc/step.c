@@ -60,9 +60,10 @@ static void run_ffn(struct rt_step *step, const struct rt_work *work)
 
 static void attention(struct rt_step *step, const struct rt_work *work)
 {
-	const struct cad_attention_spec *a = &step->spec->attention;
+	const struct cad_attention_spec *a = cad_attention_of(step->spec, work->layer);
 	const struct rt_step_buffers *b = &step->buffers;
 	const struct rt_step_inputs *in = &step->inputs;
+	uint32_t rope = step->spec->layers[work->layer].rope_at;
 	size_t first = work->first, at = first * ld_hidden(step), window = step->windows.of_layer[work->layer];
 
 	rt_attend(&(struct rt_attention){
@@ -79,7 +80,7 @@ static void attention(struct rt_step *step, const struct rt_work *work)
 		.k = b->k + first * kn_ld((size_t)a->kv_heads * a->head_size),
 		.v = b->v + first * kn_ld((size_t)a->kv_heads * a->value_size),
 		.attended = b->attended + first * kn_ld((size_t)a->heads * a->value_size),
-		.rope = b->rope + first * step->spec->rope.size,
+		.rope = b->ropes[rope] + first * step->spec->ropes[rope].size,
 		.positions = in->positions + first,
 		.slots = in->slots + first,
 		.begin = in->begin + window * step->batch->rows + first,
@@ -385,9 +386,9 @@ static void upload(struct rt_step *step, const bool *wants)
 }
 
 /* Cosines and sines of rows that rotate alike. */
-static void rope_table(struct rt_step *step, uint32_t first, uint32_t rows, const float *inv_freq)
+static void rope_table(struct rt_step *step, uint32_t at, uint32_t first, uint32_t rows, const float *inv_freq)
 {
-	const struct cad_rope_spec *rope = &step->spec->rope;
+	const struct cad_rope_spec *rope = &step->spec->ropes[at];
 
 	step->queue->ops->rope_table(step->queue,
 		&(struct kn_rope_table){
@@ -396,7 +397,7 @@ static void rope_table(struct rt_step *step, uint32_t first, uint32_t rows, cons
 			.inv_freq = inv_freq,
 			.size = rope->size,
 			.attention_factor = (float)rope->attention_factor,
-			.out = step->buffers.rope + (size_t)first * rope->size,
+			.out = step->buffers.ropes[at] + (size_t)first * rope->size,
 		});
 }
 
@@ -405,12 +406,12 @@ static void rope_tables(struct rt_step *step)
 	const struct rt_batch *batch = step->batch;
 	const float *inv_freq = step->inputs.inv_freq;
 
-	if (!inv_freq)
-		rope_table(step, 0, batch->rows, step->weights.inv_freq);
+	for (uint32_t at = 0; !inv_freq && at < step->spec->ropes_count; at++)
+		rope_table(step, at, 0, batch->rows, step->weights.inv_freq[at]);
 	for (uint32_t span = 0; inv_freq && span < batch->spans_count;) {
 		uint32_t end = run_end(batch, span), first = batch->spans[span].first;
 		uint32_t after = end < batch->spans_count ? batch->spans[end].first : batch->rows;
-		rope_table(step, first, after - first, inv_freq);
+		rope_table(step, 0, first, after - first, inv_freq);
 		inv_freq += step->spec->rope.size / 2;
 		span = end;
 	}

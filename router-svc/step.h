@@ -26,7 +26,7 @@ struct rt_step_inputs {
 	uint32_t *head_rows;      /* [rows]: those whose logits are wanted come first */
 	/* [windows][rows]: the first key that the row sees in a layer with that window */
 	uint32_t *begin;
-	/* [runs][rope size / 2], if the rotary embedding depends on the length of a sequence: a run
+	/* [runs][rope size / 2], if the only rotary embedding depends on the length of a sequence: a run
 	 * is of spans that follow each other and rotate alike. Else NULL */
 	float *inv_freq;
 };
@@ -38,7 +38,7 @@ struct rt_step_buffers {
 	float *normed;               /* [T][H]: what attention, the gate and the experts read; kept until the sums are
 	                * in, because a row may have to be sent again */
 	float *q, *k, *v, *attended; /* [T][heads * D], [T][kv_heads * D], [T][kv_heads * Dv], [T][heads * Dv] */
-	float *rope;                 /* [T][rope size] */
+	float *ropes[CAD_ROPES_MAX]; /* of each rope: [T][size] */
 	/* [T][H]: the shared expert's output, or a dense ffn's, or attention's output projection */
 	float *shared;
 	float *shared_score; /* [T][1]: how much of the shared expert counts, before the sigmoid */

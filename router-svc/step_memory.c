@@ -46,6 +46,8 @@ struct blocks {
 	size_t count;
 };
 
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
 /* `pointer` is the address of any pointer. */
 static void add(struct blocks *blocks, bool host, void *pointer, size_t bytes)
 {
@@ -53,17 +55,34 @@ static void add(struct blocks *blocks, bool host, void *pointer, size_t bytes)
 	blocks->list[blocks->count++] = (struct block){ pointer, bytes, host };
 }
 
+/* Queries, keys and values of a row, and what attention makes of them: as many as the layer with most
+ * has. */
+static void add_heads(struct blocks *blocks, const struct cad_model_spec *spec, size_t rows, struct rt_step_buffers *b)
+{
+	size_t q = 0, k = 0, v = 0, attended = 0;
+
+	for (uint32_t i = 0; i < spec->attentions_count; i++) {
+		const struct cad_attention_spec *a = &spec->attentions[i];
+		q = most(q, (size_t)a->heads * a->head_size);
+		k = most(k, (size_t)a->kv_heads * a->head_size);
+		v = most(v, (size_t)a->kv_heads * a->value_size);
+		attended = most(attended, (size_t)a->heads * a->value_size);
+	}
+	add(blocks, false, &b->q, rows * kn_ld(q) * sizeof(float));
+	add(blocks, false, &b->k, rows * kn_ld(k) * sizeof(float));
+	add(blocks, false, &b->v, rows * kn_ld(v) * sizeof(float));
+	add(blocks, false, &b->attended, rows * kn_ld(attended) * sizeof(float));
+}
+
 /* Everything that a step needs, in one list: init takes it, fini gives it back. */
 static void list_blocks(struct rt_step *step, struct blocks *blocks)
 {
 	const struct cad_model_spec *spec = step->spec;
-	const struct cad_attention_spec *a = &spec->attention;
 	struct rt_step_buffers *b = &step->buffers;
 	struct rt_step_host *h = &step->host;
 	size_t rows = step->rows_max, experts = spec->gate.experts, topk = spec->gate.topk, f = sizeof(float),
 	       hidden = kn_ld(spec->hidden) * f, inputs = rt_step_inputs_bytes(step, step->rows_max),
-	       routing = rows * 2 * topk * sizeof *b->routing,
-	       ffn = spec->dense.size > spec->shared.size ? spec->dense.size : spec->shared.size;
+	       routing = rows * 2 * topk * sizeof *b->routing, ffn = most(spec->dense.size, spec->shared.size);
 
 	*blocks = (struct blocks){ 0 };
 	add(blocks, false, &b->inputs, inputs);
@@ -72,11 +91,9 @@ static void list_blocks(struct rt_step *step, struct blocks *blocks)
 	add(blocks, false, &b->x, rows * hidden);
 	add(blocks, false, &b->normed, rows * hidden);
 	add(blocks, false, &b->shared, rows * hidden);
-	add(blocks, false, &b->q, rows * kn_ld((size_t)a->heads * a->head_size) * f);
-	add(blocks, false, &b->k, rows * kn_ld((size_t)a->kv_heads * a->head_size) * f);
-	add(blocks, false, &b->v, rows * kn_ld((size_t)a->kv_heads * a->value_size) * f);
-	add(blocks, false, &b->attended, rows * kn_ld((size_t)a->heads * a->value_size) * f);
-	add(blocks, false, &b->rope, rows * spec->rope.size * f);
+	add_heads(blocks, spec, rows, b);
+	for (uint32_t i = 0; i < spec->ropes_count; i++)
+		add(blocks, false, &b->ropes[i], rows * spec->ropes[i].size * f);
 	add(blocks, false, &b->head_rows, RT_HEAD_ROWS * hidden);
 	add(blocks, true, &h->logits, RT_HEAD_ROWS * kn_ld(spec->vocab) * f);
 	if (experts > 0) {
@@ -183,11 +200,15 @@ static enum cad_status check_device(
 	if (!info.complete)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
 			"device '%s' has the operators of an expert node only: a router computes on 'cpu'", info.name);
-	if (spec->attention.head_size <= info.head_size_max && spec->attention.value_size <= info.head_size_max)
-		return CAD_OK;
-	return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-		"the model's attention heads have %u elements, and device '%s' computes at most %u",
-		spec->attention.head_size, info.name, info.head_size_max);
+	for (uint32_t i = 0; i < spec->attentions_count; i++) {
+		const struct cad_attention_spec *a = &spec->attentions[i];
+		size_t size = most(a->head_size, a->value_size);
+		if (size > info.head_size_max)
+			return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+				"the model's attention heads have %zu elements, and device '%s' computes at most %u",
+				size, info.name, info.head_size_max);
+	}
+	return CAD_OK;
 }
 
 enum cad_status rt_step_init(struct rt_step *step, const struct rt_step_options *options, struct cad_error *error)

@@ -28,9 +28,13 @@ enum cad_fused {
 };
 
 struct cad_arch {
-	const char *name;    /* model_type */
-	bool runs;           /* false: the config parses, but the engine has no code for it yet */
-	double rope_theta;   /* if the config does not say */
+	const char *name;  /* model_type */
+	bool runs;         /* false: the config parses, but the engine has no code for it yet */
+	double rope_theta; /* if the config does not say */
+	/* In families whose layers rotate by their type: theta of sliding layers, if the config does not
+	 * say, and the key beside rope_theta that some say it with, or NULL. 0: all rotate alike */
+	double rope_sliding_theta;
+	const char *rope_sliding_key;
 	double rope_partial; /* partial_rotary_factor, if the config does not say; 0: 1 */
 	/* Fills what only this family has: attention, gate, ffn sizes, layers. The common part of
 	 * the spec is filled already. */

@@ -176,6 +176,7 @@ static enum cad_status read_model(const struct cad_keys *keys, struct cad_model_
 	if (!arch)
 		return *keys->status;
 
+	spec->attentions_count = 1;
 	read_common(keys, spec);
 	cad_config_read_rope(keys, arch, spec);
 	if (!cad_keys_ok(keys))

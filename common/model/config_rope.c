@@ -11,6 +11,7 @@
 #include "common/model/known_keys.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static const double FACTOR_MIN = 1e-2, FACTOR_MAX = 1e6; /* a frequency stays below 128 */
@@ -48,11 +49,13 @@ static void read_llama3(const struct cad_keys *keys, struct cad_rope_spec *rope)
  * max_position_embeddings counts what came of it. */
 static void set_context(struct cad_model_spec *spec)
 {
-	const struct cad_rope_spec *rope = &spec->rope;
 	double covered = 0;
 
-	if (rope->kind == CAD_ROPE_LINEAR || rope->kind == CAD_ROPE_YARN || rope->kind == CAD_ROPE_LONGROPE)
-		covered = rope->factor * rope->original_positions;
+	for (uint32_t i = 0; i < spec->ropes_count; i++) {
+		const struct cad_rope_spec *rope = &spec->ropes[i];
+		if (rope->kind == CAD_ROPE_LINEAR || rope->kind == CAD_ROPE_YARN || rope->kind == CAD_ROPE_LONGROPE)
+			covered = fmax(covered, rope->factor * rope->original_positions);
+	}
 	spec->context_max = covered >= CAD_POSITIONS_MAX ? CAD_POSITIONS_MAX : (uint32_t)covered;
 	if (spec->context_max < spec->positions_max)
 		spec->context_max = spec->positions_max;
@@ -95,9 +98,9 @@ static void read_longrope(const struct cad_keys *keys, const struct cad_model_sp
 	rope->attention_factor = cad_keys_number_or(keys, "attention_factor", 1e-6, 1e6, inferred);
 }
 
-static void read_kind(const struct cad_keys *keys, const struct cad_keys *scaling, struct cad_model_spec *spec)
+static void read_kind(const struct cad_keys *keys, const struct cad_keys *scaling, const struct cad_model_spec *spec,
+	struct cad_rope_spec *rope)
 {
-	struct cad_rope_spec *rope = &spec->rope;
 	const char *kind = cad_keys_text_or(scaling, "rope_type", NULL);
 
 	if (!kind)
@@ -160,34 +163,96 @@ static struct cad_keys find_scaling(const struct cad_keys *keys)
 	return found;
 }
 
-void cad_config_read_rope(const struct cad_keys *keys, const struct cad_arch *arch, struct cad_model_spec *spec)
-{
-	struct cad_keys scaling = find_scaling(keys);
-	struct cad_rope_spec *rope = &spec->rope;
+static bool is_old(const struct cad_keys *scaling) { return strcmp(scaling->prefix, "rope_scaling.") == 0; }
 
-	if (cad_keys_get(&scaling, "full_attention") || cad_keys_get(&scaling, "sliding_attention"))
-		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, scaling.prefix[5] == 's' ? "rope_scaling" : "rope_parameters",
-			"differs by layer type, which no supported architecture has");
+/* One rotation. Values inside of its object go before those beside it. */
+static void read_rotation(const struct cad_keys *keys, const struct cad_keys *scaling, const struct cad_arch *arch,
+	double theta, struct cad_model_spec *spec, struct cad_rope_spec *rope)
+{
 	rope->factor = 1;
 	rope->attention_factor = 1;
 	rope->truncate = true;
 	double partial = cad_keys_number_or(
 		keys, "partial_rotary_factor", 0, 1, arch->rope_partial > 0 ? arch->rope_partial : 1);
-	rope->partial = cad_keys_number_or(&scaling, "partial_rotary_factor", 0, 1, partial);
-	double outside = cad_keys_number_or(keys, "rope_theta", 2, 1e15, arch->rope_theta);
-	rope->theta = cad_keys_number_or(&scaling, "rope_theta", 2, 1e15, outside);
-	read_kind(keys, &scaling, spec);
-	set_context(spec);
+	rope->partial = cad_keys_number_or(scaling, "partial_rotary_factor", 0, 1, partial);
+	rope->theta = cad_keys_number_or(scaling, "rope_theta", 2, 1e15, theta);
+	read_kind(keys, scaling, spec, rope);
 	if (arch->runs)
-		cad_known_keys_check(&scaling, "rope_scaling.", arch->name);
+		cad_known_keys_check(scaling, "rope_scaling.", arch->name);
+}
+
+static const char *const LAYER_TYPES[] = { "full_attention", "sliding_attention" };
+enum { TYPES = sizeof LAYER_TYPES / sizeof *LAYER_TYPES };
+
+static bool has_layers_of(const struct cad_keys *keys, const char *type)
+{
+	const json_t *types = cad_keys_get(keys, "layer_types");
+	for (size_t i = 0; i < json_array_size(types); i++) {
+		const char *text = json_string_value(json_array_get(types, i));
+		if (text && strcmp(text, type) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* A rotation for each type of layer, each in an object of its own or, where there is none, as the
+ * family has it. */
+static void read_by_type(const struct cad_keys *keys, const struct cad_keys *all, const struct cad_arch *arch,
+	struct cad_model_spec *spec)
+{
+	bool nested = cad_keys_get(all, LAYER_TYPES[0]) || cad_keys_get(all, LAYER_TYPES[1]);
+	if (!nested && all->object && !is_empty(all->object))
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, is_old(all) ? "rope_scaling" : "rope_parameters",
+			"must have an object for each type of layer, full_attention and sliding_attention, in this architecture");
+	if (arch->runs)
+		cad_known_keys_check(all, "rope_scaling.", arch->name);
+
+	spec->ropes_count = TYPES;
+	for (uint32_t i = 0; i < TYPES; i++) {
+		char prefix[64];
+		struct cad_keys one = *all;
+		const json_t *object = cad_keys_get(all, LAYER_TYPES[i]);
+		snprintf(prefix, sizeof prefix, "%s%s.", all->prefix, LAYER_TYPES[i]);
+		one.prefix = prefix;
+		one.object = object;
+		if (object && !json_is_object(object))
+			cad_keys_fail(all, CAD_ERR_INVALID, LAYER_TYPES[i], "must be an object");
+		if (nested && !object && has_layers_of(keys, LAYER_TYPES[i]))
+			cad_keys_fail(all, CAD_ERR_INVALID, LAYER_TYPES[i], "is missing, but there are such layers");
+		const char *theta_key = i == 0 ? "rope_theta" : arch->rope_sliding_key;
+		double theta = i == 0 ? arch->rope_theta : arch->rope_sliding_theta;
+		if (!nested && theta_key)
+			theta = cad_keys_number_or(keys, theta_key, 2, 1e15, theta);
+		read_rotation(keys, &one, arch, theta, spec, &spec->ropes[i]);
+		if (cad_rope_varies(&spec->ropes[i]))
+			cad_keys_fail(&one, CAD_ERR_UNSUPPORTED, "rope_type",
+				"is %s: where layers rotate differently, a rotation that depends on the length of a sequence is not supported",
+				cad_rope_kind_name(spec->ropes[i].kind));
+	}
+}
+
+void cad_config_read_rope(const struct cad_keys *keys, const struct cad_arch *arch, struct cad_model_spec *spec)
+{
+	struct cad_keys scaling = find_scaling(keys);
+
+	spec->ropes_count = 1;
+	if (arch->rope_sliding_theta > 0) {
+		read_by_type(keys, &scaling, arch, spec);
+	} else {
+		if (cad_keys_get(&scaling, LAYER_TYPES[0]) || cad_keys_get(&scaling, LAYER_TYPES[1]))
+			cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, is_old(&scaling) ? "rope_scaling" : "rope_parameters",
+				"differs by layer type, which this architecture has not");
+		double outside = cad_keys_number_or(keys, "rope_theta", 2, 1e15, arch->rope_theta);
+		read_rotation(keys, &scaling, arch, outside, spec, &spec->rope);
+	}
+	set_context(spec);
 }
 
 /* These families rotate whole heads. Without a scaling, transformers does not look at
  * partial_rotary_factor; `proportional` leaves pairs at rest by it; with any other, the table gets
  * shorter, and fits a head only if no pair is lost. */
-void cad_config_check_rope(const struct cad_keys *keys, struct cad_model_spec *spec)
+static void check_rotation(const struct cad_keys *keys, struct cad_rope_spec *rope)
 {
-	struct cad_rope_spec *rope = &spec->rope;
 	bool whole = rope->kind == CAD_ROPE_DEFAULT || rope->kind == CAD_ROPE_PROPORTIONAL;
 	uint32_t rotated = whole ? rope->size : (uint32_t)(rope->size * rope->partial);
 
@@ -204,4 +269,10 @@ void cad_config_check_rope(const struct cad_keys *keys, struct cad_model_spec *s
 	if (rope->kind == CAD_ROPE_PROPORTIONAL)
 		rope->pairs = (uint32_t)(rope->partial * rope->size / 2);
 	rope->odd = rotated < rope->size;
+}
+
+void cad_config_check_rope(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	for (uint32_t i = 0; i < spec->ropes_count; i++)
+		check_rotation(keys, &spec->ropes[i]);
 }

@@ -5,7 +5,7 @@
 
 #include "common/model/archs.h"
 
-/* Fills spec->rope but for its size, which the family says, and how many positions it covers. */
+/* Fills the rotations but for their sizes, which the family says, and how many positions they cover. */
 void cad_config_read_rope(const struct cad_keys *keys, const struct cad_arch *arch, struct cad_model_spec *spec);
 /* Once the size is known: whether a part of each head can rotate as the config asks. */
 void cad_config_check_rope(const struct cad_keys *keys, struct cad_model_spec *spec);

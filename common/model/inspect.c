@@ -169,11 +169,25 @@ static void print_unread(const struct cad_model *model, FILE *stream)
 	}
 }
 
+static void print_attention(const struct cad_model_spec *spec, FILE *stream)
+{
+	for (uint32_t i = 0; i < spec->attentions_count; i++) {
+		const struct cad_attention_spec *a = &spec->attentions[i];
+		uint32_t layers = cad_model_spec_layers_of(spec, i);
+		fprintf(stream, "%-16s %u heads of %u, %u key/value heads", i == 0 ? "attention" : "", a->heads,
+			a->head_size, a->kv_heads);
+		if (a->value_size != a->head_size)
+			fprintf(stream, ", values of %u", a->value_size);
+		if (spec->attentions_count > 1)
+			fprintf(stream, ", in %u %s", layers, cad_plural(layers, "layer", "layers"));
+		fputc('\n', stream);
+	}
+}
+
 static void print_table(const struct cad_model *model, const struct cad_model_packed *packed,
 	const struct cad_model_cluster *cluster, const struct cad_model_fit *fit, FILE *stream)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
-	const struct cad_attention_spec *a = &spec->attention;
 	struct cad_model_sizes sizes = cad_model_sizes(model);
 	char one[32], two[32], fingerprint[33];
 	uint32_t sliding, window = smallest_window(spec, &sliding);
@@ -185,11 +199,15 @@ static void print_table(const struct cad_model *model, const struct cad_model_pa
 	fprintf(stream, "layers           %u (%u with experts)\n", spec->layers_count, cad_model_spec_moe_layers(spec));
 	fprintf(stream, "hidden size      %u\n", spec->hidden);
 	fprintf(stream, "vocabulary       %u%s\n", spec->vocab, spec->tied_embeddings ? ", embeddings tied" : "");
-	fprintf(stream, "attention        %u heads of %u, %u key/value heads\n", a->heads, a->head_size, a->kv_heads);
+	print_attention(spec, stream);
 	if (window)
 		fprintf(stream, "sliding window   %u keys in %u layers\n", window, sliding);
-	fprintf(stream, "positions        %u, rope %s, theta %g\n", spec->positions_max,
+	fprintf(stream, "positions        %u, rope %s, theta %g", spec->positions_max,
 		cad_rope_kind_name(spec->rope.kind), spec->rope.theta);
+	for (uint32_t i = 1; i < spec->ropes_count; i++)
+		fprintf(stream, "; other layers %s, theta %g", cad_rope_kind_name(spec->ropes[i].kind),
+			spec->ropes[i].theta);
+	fputc('\n', stream);
 	if (spec->context_max > spec->positions_max)
 		fprintf(stream, "context          %u tokens, which the rope scaling is meant for\n", spec->context_max);
 	if (spec->dense.size)

@@ -42,3 +42,11 @@ uint32_t cad_model_spec_moe_layers(const struct cad_model_spec *spec)
 		count += spec->layers[i].moe;
 	return count;
 }
+
+uint32_t cad_model_spec_layers_of(const struct cad_model_spec *spec, uint32_t attention_at)
+{
+	uint32_t count = 0;
+	for (uint32_t i = 0; i < spec->layers_count; i++)
+		count += spec->layers[i].attention_at == attention_at;
+	return count;
+}

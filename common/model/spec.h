@@ -23,6 +23,8 @@
 
 enum {
 	CAD_STOP_IDS_MAX = 16,
+	CAD_ATTENTIONS_MAX = 8, /* kinds of attention that the layers of a model have */
+	CAD_ROPES_MAX = 4,      /* of rotations */
 	CAD_MODEL_NAME_BYTES = 64,
 };
 
@@ -111,9 +113,11 @@ struct cad_ffn_spec {
 };
 
 struct cad_layer_spec {
-	bool moe;        /* else a dense ffn */
-	uint32_t window; /* sliding window in keys, the token itself included; 0: all */
-	bool rope;       /* this layer rotates q and k */
+	bool moe;              /* else a dense ffn */
+	uint32_t window;       /* sliding window in keys, the token itself included; 0: all */
+	bool rope;             /* this layer rotates q and k */
+	uint32_t attention_at; /* which of the model's kinds of attention */
+	uint32_t rope_at;      /* which of its rotations, if it rotates */
 };
 
 struct cad_model_spec {
@@ -129,8 +133,15 @@ struct cad_model_spec {
 	float logits_divisor;
 	bool tied_embeddings;
 	enum cad_dtype dtype; /* as config.json declares; tensors say their own */
-	struct cad_attention_spec attention;
-	struct cad_rope_spec rope;
+	/* Layers differ in heads, sizes and norms, or in how they rotate: each kind is here once, and a
+	 * layer says which is its own. Most models have one, and call it by the short name. */
+	union {
+		struct cad_attention_spec attention, attentions[CAD_ATTENTIONS_MAX];
+	};
+	union {
+		struct cad_rope_spec rope, ropes[CAD_ROPES_MAX];
+	};
+	uint32_t attentions_count, ropes_count;
 	struct cad_gate_spec gate;                 /* experts == 0: a dense model */
 	struct cad_ffn_spec expert, dense, shared; /* size 0: none of that kind */
 	bool shared_gate;                          /* the shared expert is weighed by a sigmoid (qwen2_moe) */
@@ -143,5 +154,16 @@ struct cad_model_spec {
 
 void cad_model_spec_fini(struct cad_model_spec *spec);
 uint32_t cad_model_spec_moe_layers(const struct cad_model_spec *spec); /* how many layers route */
+/* How many layers have that kind of attention. */
+uint32_t cad_model_spec_layers_of(const struct cad_model_spec *spec, uint32_t attention_at);
+
+static inline const struct cad_attention_spec *cad_attention_of(const struct cad_model_spec *spec, uint32_t layer)
+{
+	return &spec->attentions[spec->layers[layer].attention_at];
+}
+static inline const struct cad_rope_spec *cad_rope_of(const struct cad_model_spec *spec, uint32_t layer)
+{
+	return &spec->ropes[spec->layers[layer].rope_at];
+}
 
 #endif

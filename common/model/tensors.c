@@ -181,9 +181,9 @@ static struct cad_tensor_want matrix(bool wanted, uint64_t n, uint64_t k)
 	};
 }
 
-static struct cad_tensor_want attention_wanted(const struct cad_model_spec *spec, enum cad_role role)
+static struct cad_tensor_want attention_wanted(const struct cad_model_spec *spec, enum cad_role role, uint32_t layer)
 {
-	const struct cad_attention_spec *a = &spec->attention;
+	const struct cad_attention_spec *a = cad_attention_of(spec, layer);
 	bool latent = a->kind == CAD_ATTENTION_LATENT, grouped = !latent,
 	     projection = a->qk_norm == CAD_QK_NORM_PROJECTION;
 	uint64_t hidden = spec->hidden, head = a->head_size, q = a->heads * head, k = a->kv_heads * head,
@@ -250,7 +250,7 @@ struct cad_tensor_want cad_tensor_wanted(const struct cad_model_spec *spec, enum
 	case CAD_ROLE_ATTENTION_NORM:
 	case CAD_ROLE_FFN_NORM: return vector(true, spec->hidden);
 	default:
-		return role < CAD_ROLE_FFN_NORM ? attention_wanted(spec, role)
+		return role < CAD_ROLE_FFN_NORM ? attention_wanted(spec, role, layer)
 						: ffn_wanted(spec, role, spec->layers[layer].moe);
 	}
 }

@@ -8,13 +8,33 @@
 
 enum { PAGES_MIN = 2 }; /* for a prompt and an answer; a model may know less than that of positions */
 
+static enum cad_status create_kvs(struct rt_kv_cache *cache, const struct cad_model_spec *spec, enum cad_kv type)
+{
+	uint32_t layers[CAD_ATTENTIONS_MAX] = { 0 };
+	enum cad_status status = CAD_OK;
+
+	cache->places = malloc(spec->layers_count * sizeof *cache->places);
+	if (!cache->places)
+		return CAD_ERR_MEMORY;
+	for (uint32_t layer = 0; layer < spec->layers_count; layer++) {
+		uint32_t kind = spec->layers[layer].attention_at;
+		cache->places[layer] = (struct rt_kv_place){ kind, layers[kind]++ };
+	}
+	for (uint32_t i = 0; i < spec->attentions_count && status == CAD_OK; i++) {
+		if (cad_model_spec_layers_of(spec, i) == 0)
+			continue;
+		cache->kvs[i] = kn_kv_of(spec, i, type, cache->pages);
+		status = cache->device->ops->kv_create(cache->device, &cache->kvs[i]);
+	}
+	return status;
+}
+
 enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *device, struct kn_queue *queue,
 	const struct cad_model_spec *spec, enum cad_kv type, uint64_t bytes, uint32_t slots, uint32_t context_max,
 	struct cad_error *error)
 {
 	*cache = (struct rt_kv_cache){ .device = device, .queue = queue, .slots = slots };
-	struct kn_kv page = kn_kv_of(spec, type, 1);
-	uint64_t page_bytes = device->ops->kv_bytes(device, &page);
+	uint64_t page_bytes = kn_kv_page_bytes(device, spec, type);
 	uint64_t useful = (uint64_t)slots * rt_kv_pages_for(context_max); /* more could never be used */
 	uint64_t pages = bytes / page_bytes < useful ? bytes / page_bytes : useful;
 	unsigned needed = useful < PAGES_MIN ? (unsigned)useful : PAGES_MIN;
@@ -25,11 +45,11 @@ enum cad_status rt_kv_cache_init(struct rt_kv_cache *cache, struct kn_device *de
 			cad_plural(needed, "page", "pages"), KN_PAGE_KEYS);
 	if (pages > UINT32_MAX)
 		pages = UINT32_MAX;
-	cache->kv = kn_kv_of(spec, type, pages);
+	cache->pages = (uint32_t)pages;
 	cache->pages_per_sequence_max = rt_kv_pages_for(context_max);
 	if (cache->pages_per_sequence_max > pages)
 		cache->pages_per_sequence_max = (uint32_t)pages;
-	enum cad_status status = device->ops->kv_create(device, &cache->kv);
+	enum cad_status status = create_kvs(cache, spec, type);
 	cache->tables =
 		device->ops->alloc(device, (size_t)slots * cache->pages_per_sequence_max * sizeof *cache->tables);
 	cache->free_pages = malloc(pages * sizeof *cache->free_pages);
@@ -60,7 +80,9 @@ void rt_kv_cache_fini(struct rt_kv_cache *cache)
 		return;
 
 	const struct kn_ops *ops = cache->device->ops;
-	ops->kv_destroy(cache->device, &cache->kv);
+	for (uint32_t i = 0; i < CAD_ATTENTIONS_MAX; i++)
+		ops->kv_destroy(cache->device, &cache->kvs[i]);
+	free(cache->places);
 	if (cache->tables)
 		ops->release(cache->device, cache->tables,
 			(size_t)cache->slots * cache->pages_per_sequence_max * sizeof *cache->tables);

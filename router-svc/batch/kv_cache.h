@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The paged KV cache: which page belongs to which sequence. A page holds 32 keys and values of
- * every layer.
+ * every layer. Layers of one kind of attention lie together in memory (struct kn_kv), those of
+ * another, whose keys have other sizes, apart; a page has one number and a place in each.
  *
  * Owned and used by the engine's thread. All memory is allocated at init; afterwards the only
  * failure is "no page free".
@@ -17,12 +18,18 @@
 #include "common/model/spec.h"
 #include "kernels/kernels.h"
 
+/* Where a layer's keys and values are. */
+struct rt_kv_place {
+	uint32_t kv, layer; /* of rt_kv_cache.kvs, and in it */
+};
+
 struct rt_kv_cache {
 	struct kn_device *device;
 	struct kn_queue *queue;
-	struct kn_kv kv;
-	uint32_t *tables; /* device, [slots][pages_per_sequence_max] */
-	uint32_t slots, pages_per_sequence_max;
+	struct kn_kv kvs[CAD_ATTENTIONS_MAX]; /* of each kind of attention */
+	struct rt_kv_place *places;           /* [layers] */
+	uint32_t *tables;                     /* device, [slots][pages_per_sequence_max] */
+	uint32_t pages, slots, pages_per_sequence_max;
 	uint32_t *free_pages, free_count;
 	uint32_t *free_slots, free_slots_count;
 };

@@ -22,7 +22,7 @@ static void project(const struct rt_attention *a, const struct kn_matrix *w, con
 /* Norm (per head, or over the projection) and then the clamp. */
 static void norm_heads(const struct rt_attention *a, const float *weight, uint32_t heads, float *x)
 {
-	const struct cad_attention_spec *spec = &a->spec->attention;
+	const struct cad_attention_spec *spec = cad_attention_of(a->spec, a->layer);
 	bool per_head = spec->qk_norm == CAD_QK_NORM_HEAD;
 	size_t ld = kn_ld((size_t)heads * spec->head_size);
 
@@ -43,8 +43,8 @@ static void norm_heads(const struct rt_attention *a, const float *weight, uint32
 
 static void rotate(const struct rt_attention *a, float *x, uint32_t heads)
 {
-	const struct cad_rope_spec *rope = &a->spec->rope;
-	uint32_t head_size = a->spec->attention.head_size;
+	const struct cad_rope_spec *rope = cad_rope_of(a->spec, a->layer);
+	uint32_t head_size = cad_attention_of(a->spec, a->layer)->head_size;
 
 	a->queue->ops->rope(a->queue,
 		&(struct kn_rope){
@@ -62,7 +62,7 @@ static void rotate(const struct rt_attention *a, float *x, uint32_t heads)
 /* q, k and v of the rows: projected, normed, clamped, rotated. */
 static void make_heads(const struct rt_attention *a)
 {
-	const struct cad_attention_spec *spec = &a->spec->attention;
+	const struct cad_attention_spec *spec = cad_attention_of(a->spec, a->layer);
 	const struct rt_layer_weights *w = a->weights;
 
 	/* with a norm, q and k are clamped after it */
@@ -84,8 +84,10 @@ static void make_heads(const struct rt_attention *a)
 /* k and v go into the cache, and the rows look at what is there. */
 static void look(const struct rt_attention *a)
 {
-	const struct cad_attention_spec *spec = &a->spec->attention;
+	const struct cad_attention_spec *spec = cad_attention_of(a->spec, a->layer);
 	const struct kn_ops *ops = a->queue->ops;
+	const struct rt_kv_place *place = &a->cache->places[a->layer];
+	const struct kn_kv *kv = &a->cache->kvs[place->kv];
 	const struct kn_page_tables tables = {
 		.pages = a->cache->tables,
 		.ld = a->cache->pages_per_sequence_max,
@@ -94,8 +96,8 @@ static void look(const struct rt_attention *a)
 
 	ops->kv_write(a->queue,
 		&(struct kn_kv_write){
-			.kv = &a->cache->kv,
-			.layer = a->layer,
+			.kv = kv,
+			.layer = place->layer,
 			.rows = a->rows,
 			.k = a->k,
 			.v = a->v,
@@ -106,8 +108,8 @@ static void look(const struct rt_attention *a)
 		});
 	ops->attend(a->queue,
 		&(struct kn_attend){
-			.kv = &a->cache->kv,
-			.layer = a->layer,
+			.kv = kv,
+			.layer = place->layer,
 			.rows = a->rows,
 			.heads = spec->heads,
 			.q = a->q,

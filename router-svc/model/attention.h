@@ -16,7 +16,7 @@ struct rt_attention {
 	float *x;                    /* [rows][H]: the residual stream, in and out */
 	float *normed, *projected;   /* [rows][H]: scratch */
 	float *q, *k, *v, *attended; /* [rows][heads * D], [rows][kv_heads * D], ... * Dv]: scratch */
-	const float *rope;           /* [rows][rope size] */
+	const float *rope;           /* [rows][rope size], of the layer's rope */
 	const int32_t *positions;    /* [rows] */
 	const uint32_t *slots;       /* [rows]: of the KV cache */
 	const uint32_t *begin, *end; /* [rows]: the keys that the row sees */

@@ -94,10 +94,13 @@ static void load_rest(struct loader *loader)
 	struct kn_device *device = weights->device;
 	struct kn_source embed = source_of(loader, CAD_ROLE_EMBED, 0);
 	float inv_freq[CAD_HEAD_SIZE_MAX / 2];
-	struct kn_source rope = { .data = inv_freq, .dtype = CAD_DTYPE_F32, .n = spec->rope.size / 2, .k = 1 };
+	struct kn_source rope = { .data = inv_freq, .dtype = CAD_DTYPE_F32, .k = 1 };
 
-	cad_rope_inv_freq(&spec->rope, 0, inv_freq);
-	loader->status = device->ops->vector_create(device, &rope, &weights->inv_freq);
+	for (uint32_t i = 0; i < spec->ropes_count && loader->status == CAD_OK; i++) {
+		rope.n = spec->ropes[i].size / 2;
+		cad_rope_inv_freq(&spec->ropes[i], 0, inv_freq);
+		loader->status = device->ops->vector_create(device, &rope, &weights->inv_freq[i]);
+	}
 	if (loader->status == CAD_OK)
 		loader->status = device->ops->table_create(device, &embed, loader->all->storage, &weights->embed);
 	load_vector(loader, CAD_ROLE_FINAL_NORM, 0, &weights->final_norm);
@@ -203,11 +206,12 @@ void rt_weights_fini(struct rt_weights *weights)
 	struct kn_device *device = weights->device;
 	const struct kn_ops *ops = device->ops;
 	const struct cad_model_spec *spec = weights->spec;
-	size_t hidden = spec->hidden, head = spec->attention.head_size, q_size = spec->attention.heads * head,
-	       k_size = spec->attention.kv_heads * head;
-	bool per_head = spec->attention.qk_norm == CAD_QK_NORM_HEAD;
+	size_t hidden = spec->hidden;
 	for (uint32_t layer = 0; weights->layers && layer < spec->layers_count; layer++) {
 		struct rt_layer_weights *w = &weights->layers[layer];
+		const struct cad_attention_spec *a = cad_attention_of(spec, layer);
+		size_t head = a->head_size, q_size = a->heads * head, k_size = a->kv_heads * head;
+		bool per_head = a->qk_norm == CAD_QK_NORM_HEAD;
 		struct {
 			float *vector;
 			size_t n;
@@ -216,11 +220,11 @@ void rt_weights_fini(struct rt_weights *weights)
 			{ w->ffn_norm, hidden },
 			{ w->q_bias, q_size },
 			{ w->k_bias, k_size },
-			{ w->v_bias, spec->attention.kv_heads * (size_t)spec->attention.value_size },
+			{ w->v_bias, a->kv_heads * (size_t)a->value_size },
 			{ w->o_bias, hidden },
 			{ w->q_norm, per_head ? head : q_size },
 			{ w->k_norm, per_head ? head : k_size },
-			{ w->sinks, spec->attention.heads },
+			{ w->sinks, a->heads },
 			{ w->gate_bias, spec->gate.experts },
 			{ w->selection_bias, spec->gate.experts },
 		};
@@ -235,8 +239,9 @@ void rt_weights_fini(struct rt_weights *weights)
 
 	if (weights->final_norm)
 		ops->vector_destroy(device, weights->final_norm, hidden);
-	if (weights->inv_freq)
-		ops->vector_destroy(device, weights->inv_freq, spec->rope.size / 2);
+	for (uint32_t i = 0; i < spec->ropes_count; i++)
+		if (weights->inv_freq[i])
+			ops->vector_destroy(device, weights->inv_freq[i], spec->ropes[i].size / 2);
 	ops->table_destroy(device, &weights->embed);
 	ops->matrix_destroy(device, &weights->lm_head);
 	free(weights->layers);

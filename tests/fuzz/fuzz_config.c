@@ -32,17 +32,52 @@ static void check_gate(const struct cad_gate_spec *gate)
 	CAD_ASSERT(isfinite(gate->scale) && gate->scale > 0);
 }
 
-static void check(const struct cad_model_spec *spec)
+static void check_attention(const struct cad_attention_spec *a)
 {
-	const struct cad_attention_spec *a = &spec->attention;
-	CAD_ASSERT(spec->hidden >= 1 && spec->hidden <= CAD_HIDDEN_MAX && spec->vocab >= 1 &&
-		spec->vocab <= CAD_VOCAB_MAX);
-	CAD_ASSERT(spec->layers && spec->layers_count >= 1 && spec->layers_count <= CAD_LAYERS_MAX);
-	CAD_ASSERT(spec->positions_max >= 1 && spec->positions_max <= CAD_POSITIONS_MAX);
 	CAD_ASSERT(a->heads >= 1 && a->kv_heads >= 1 && a->heads <= CAD_HEADS_MAX && a->heads % a->kv_heads == 0);
 	CAD_ASSERT(a->head_size >= 2 && a->head_size <= CAD_HEAD_SIZE_MAX && a->value_size >= 1 &&
 		a->value_size <= CAD_HEAD_SIZE_MAX);
 	CAD_ASSERT(isfinite(a->scale) && a->scale > 0 && a->clip_qkv >= 0 && isfinite(a->clip_qkv));
+}
+
+static void check_rope(const struct cad_rope_spec *rope)
+{
+	CAD_ASSERT(rope->size >= 2 && rope->size <= CAD_HEAD_SIZE_MAX && rope->size % 2 == 0);
+	CAD_ASSERT(isfinite(rope->attention_factor) && rope->attention_factor > 0);
+	float inv_freq[CAD_HEAD_SIZE_MAX / 2];
+	static const uint32_t lengths[] = { 1, CAD_POSITIONS_MAX };
+	for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
+		cad_rope_inv_freq(rope, cad_rope_rotation(rope, lengths[l]), inv_freq);
+		for (uint32_t i = 0; i < rope->size / 2; i++)
+			CAD_ASSERT(isfinite(inv_freq[i]) && inv_freq[i] >= 0 &&
+				inv_freq[i] <= (rope->kind == CAD_ROPE_LONGROPE ? 100.01f : 1));
+	}
+}
+
+static void check_layers(const struct cad_model_spec *spec)
+{
+	CAD_ASSERT(spec->attentions_count >= 1 && spec->attentions_count <= CAD_ATTENTIONS_MAX);
+	CAD_ASSERT(spec->ropes_count >= 1 && spec->ropes_count <= CAD_ROPES_MAX);
+	for (uint32_t i = 0; i < spec->attentions_count; i++)
+		check_attention(&spec->attentions[i]);
+	for (uint32_t i = 0; i < spec->ropes_count; i++) {
+		check_rope(&spec->ropes[i]);
+		CAD_ASSERT(spec->ropes_count == 1 || !cad_rope_varies(&spec->ropes[i]));
+	}
+	for (uint32_t i = 0; i < spec->layers_count; i++) {
+		CAD_ASSERT(spec->layers[i].attention_at < spec->attentions_count &&
+			spec->layers[i].rope_at < spec->ropes_count);
+		CAD_ASSERT(!spec->layers[i].rope || cad_rope_of(spec, i)->size <= cad_attention_of(spec, i)->head_size);
+	}
+}
+
+static void check(const struct cad_model_spec *spec)
+{
+	CAD_ASSERT(spec->hidden >= 1 && spec->hidden <= CAD_HIDDEN_MAX && spec->vocab >= 1 &&
+		spec->vocab <= CAD_VOCAB_MAX);
+	CAD_ASSERT(spec->layers && spec->layers_count >= 1 && spec->layers_count <= CAD_LAYERS_MAX);
+	CAD_ASSERT(spec->positions_max >= 1 && spec->positions_max <= CAD_POSITIONS_MAX);
+	check_layers(spec);
 	CAD_ASSERT(isfinite(spec->norm_epsilon) && spec->norm_epsilon > 0);
 	uint32_t moe = cad_model_spec_moe_layers(spec);
 	CAD_ASSERT((moe > 0) == (spec->gate.experts > 0) && (moe > 0) == (spec->expert.size > 0) &&
@@ -55,16 +90,6 @@ static void check(const struct cad_model_spec *spec)
 		spec->eos_ids_count <= CAD_STOP_IDS_MAX && spec->bos_id >= -1 && spec->bos_id < (int32_t)spec->vocab);
 	for (uint32_t i = 0; i < spec->eos_ids_count; i++)
 		CAD_ASSERT(spec->eos_ids[i] >= 0 && spec->eos_ids[i] < (int32_t)spec->vocab);
-	CAD_ASSERT(spec->rope.size >= 2 && spec->rope.size <= a->head_size && spec->rope.size % 2 == 0);
-	CAD_ASSERT(isfinite(spec->rope.attention_factor) && spec->rope.attention_factor > 0);
-	float inv_freq[CAD_HEAD_SIZE_MAX / 2];
-	static const uint32_t lengths[] = { 1, CAD_POSITIONS_MAX };
-	for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
-		cad_rope_inv_freq(&spec->rope, cad_rope_rotation(&spec->rope, lengths[l]), inv_freq);
-		for (uint32_t i = 0; i < spec->rope.size / 2; i++)
-			CAD_ASSERT(isfinite(inv_freq[i]) && inv_freq[i] >= 0 &&
-				inv_freq[i] <= (spec->rope.kind == CAD_ROPE_LONGROPE ? 100.01f : 1));
-	}
 	CAD_ASSERT(spec->context_max >= spec->positions_max && spec->context_max <= CAD_POSITIONS_MAX);
 }
 

@@ -23,7 +23,7 @@ static uint64_t weights_bytes(const struct rt_weights *weights)
 	size_t heads = (size_t)a->heads * a->head_size, kv_heads = (size_t)a->kv_heads * a->head_size;
 	bool per_head = a->qk_norm == CAD_QK_NORM_HEAD;
 	uint64_t bytes = weights->embed.bytes + vector_bytes(weights->final_norm, spec->hidden) +
-		weights->lm_head.bytes + vector_bytes(weights->inv_freq, spec->rope.size / 2);
+		weights->lm_head.bytes + vector_bytes(weights->inv_freq[0], spec->rope.size / 2);
 
 	for (uint32_t i = 0; i < spec->layers_count; i++) {
 		const struct rt_layer_weights *w = &weights->layers[i];

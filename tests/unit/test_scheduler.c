@@ -2,6 +2,7 @@
 /* Continuous batching over a small KV cache: what is let in, what is chunked, who gives up pages,
  * and that nothing is lost. */
 #include "common/base/clock.h"
+#include "kernels/source.h"
 #include "router-svc/batch/scheduler.h"
 #include "tests/support/must.h"
 
@@ -28,8 +29,11 @@ struct fixture {
 static void begin(struct fixture *f, uint32_t pages, uint32_t chunk)
 {
 	struct cad_error error;
+	struct cad_layer_spec layer = { 0 };
 	struct cad_model_spec spec = {
 		.layers_count = 1,
+		.layers = &layer,
+		.attentions_count = 1,
 		.attention = { .heads = 1, .kv_heads = 1, .head_size = 4, .value_size = 4 },
 	};
 
@@ -39,7 +43,7 @@ static void begin(struct fixture *f, uint32_t pages, uint32_t chunk)
 	must(rt_kv_cache_init(&f->cache, f->device, f->queue, &spec, CAD_KV_F32,
 		     (uint64_t)pages * 32 * 8 * sizeof(float), SLOTS, POSITIONS, &error),
 		&error);
-	assert_int_equal(f->cache.kv.pages, pages);
+	assert_int_equal(f->cache.pages, pages);
 	assert_int_equal(rt_batch_init(&f->batch, ROWS, SLOTS), CAD_OK);
 	f->scheduler = (struct rt_scheduler){ .cache = &f->cache, .running_max = SLOTS, .chunk_max = chunk };
 }
@@ -511,8 +515,11 @@ static void too_small_a_cache_is_refused_with_a_sentence(void **state)
 	(void)state;
 	struct cad_error error;
 	struct rt_kv_cache cache;
+	struct cad_layer_spec layers[2] = { 0 };
 	struct cad_model_spec spec = {
 		.layers_count = 2,
+		.layers = layers,
+		.attentions_count = 1,
 		.attention = { .heads = 1, .kv_heads = 1, .head_size = 4, .value_size = 4 },
 	};
 	struct kn_device *device;
@@ -526,7 +533,7 @@ static void too_small_a_cache_is_refused_with_a_sentence(void **state)
 
 	/* one page is enough where no sequence can fill it, and asked for where it is */
 	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_F32, 2048, 1, 32, &error), &error);
-	assert_int_equal(cache.kv.pages, 1);
+	assert_int_equal(cache.pages, 1);
 	rt_kv_cache_fini(&cache);
 	assert_int_equal(
 		rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_F32, 2047, 1, 32, &error), CAD_ERR_MEMORY);
@@ -534,10 +541,50 @@ static void too_small_a_cache_is_refused_with_a_sentence(void **state)
 
 	/* half the bytes hold as many keys; so do a quarter and two scales for each */
 	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_BF16, 1024, 1, 32, &error), &error);
-	assert_int_equal(cache.kv.pages, 1);
+	assert_int_equal(cache.pages, 1);
 	rt_kv_cache_fini(&cache);
 	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_INT8, 512 + 2 * 32 * 8, 1, 32, &error), &error);
-	assert_int_equal(cache.kv.pages, 1);
+	assert_int_equal(cache.pages, 1);
+	rt_kv_cache_fini(&cache);
+	device->ops->queue_destroy(queue);
+	device->ops->destroy(device);
+}
+
+/* Their keys have other sizes: a page has room for those of every layer, and no more. */
+static void layers_differ_and_share_pages(void **state)
+{
+	(void)state;
+	struct cad_error error;
+	struct rt_kv_cache cache;
+	struct cad_layer_spec layers[] = { { .attention_at = 1 }, { 0 }, { .attention_at = 1 } };
+	struct cad_model_spec spec = {
+		.layers_count = 3,
+		.layers = layers,
+		.attentions_count = 3,
+		.attentions = {
+			{ .heads = 4, .kv_heads = 1, .head_size = 6, .value_size = 4 },
+			{ .heads = 4, .kv_heads = 2, .head_size = 4, .value_size = 4 },
+			{ .heads = 4, .kv_heads = 4, .head_size = 8, .value_size = 8 }, /* of no layer */
+		},
+	};
+	const uint64_t floats = 10 + 2 * 2 * 8, page = floats * 32 * sizeof(float);
+	struct kn_device *device;
+	struct kn_queue *queue;
+
+	must(kn_device_open(&(struct kn_device_options){ .isa = KN_ISA_REF }, &device, &error), &error);
+	assert_int_equal(device->ops->queue_create(device, 1, &queue), CAD_OK);
+	assert_int_equal(kn_kv_page_bytes(device, &spec, CAD_KV_F32), page);
+	must(rt_kv_cache_init(&cache, device, queue, &spec, CAD_KV_F32, 3 * page, SLOTS, POSITIONS, &error), &error);
+	assert_int_equal(cache.pages, 3);
+	assert_int_equal(cache.kvs[0].layers, 1);
+	assert_int_equal(cache.kvs[0].key_size, 6);
+	assert_int_equal(cache.kvs[0].value_size, 4);
+	assert_int_equal(cache.kvs[1].layers, 2);
+	assert_int_equal(cache.kvs[1].kv_heads, 2);
+	assert_int_equal(cache.kvs[0].bytes + cache.kvs[1].bytes, 3 * page);
+	assert_int_equal(cache.kvs[0].pages, cache.kvs[1].pages);
+	static const struct rt_kv_place places[] = { { 1, 0 }, { 0, 0 }, { 1, 1 } };
+	assert_memory_equal(cache.places, places, sizeof places);
 	rt_kv_cache_fini(&cache);
 	device->ops->queue_destroy(queue);
 	device->ops->destroy(device);
@@ -561,6 +608,7 @@ int main(void)
 		cmocka_unit_test(paused_sequences_give_up_their_pages),
 		cmocka_unit_test(random_pauses),
 		cmocka_unit_test(too_small_a_cache_is_refused_with_a_sentence),
+		cmocka_unit_test(layers_differ_and_share_pages),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,8 @@ void cad_read_grouped_attention(const struct cad_keys *keys, struct cad_model_sp
 
 	attention->value_size = attention->head_size;
 	attention->scale = (float)(1 / sqrt(attention->head_size));
-	spec->rope.size = attention->head_size;
+	for (uint32_t i = 0; i < spec->ropes_count; i++)
+		spec->ropes[i].size = attention->head_size;
 }
 
 void cad_read_bias(const struct cad_keys *keys, struct cad_attention_spec *attention, bool absent)
@@ -40,15 +41,17 @@ void cad_read_bias(const struct cad_keys *keys, struct cad_attention_spec *atten
 
 void cad_set_rotated(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t size)
 {
-	struct cad_rope_spec *rope = &spec->rope;
-	if (rope->kind == CAD_ROPE_PROPORTIONAL)
-		cad_keys_fail(
-			keys, CAD_ERR_UNSUPPORTED, "rope_type", "is proportional, which this architecture has not");
 	if (size < 2 || size > spec->attention.head_size)
 		cad_keys_fail(keys, CAD_ERR_RANGE, "partial_rotary_factor",
 			"makes %u elements of a head rotate; it must be from 2 to %u", size, spec->attention.head_size);
-	rope->size = size;
-	rope->partial = 1;
+	for (uint32_t i = 0; i < spec->ropes_count; i++) {
+		struct cad_rope_spec *rope = &spec->ropes[i];
+		if (rope->kind == CAD_ROPE_PROPORTIONAL)
+			cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "rope_type",
+				"is proportional, which this architecture has not");
+		rope->size = size;
+		rope->partial = 1;
+	}
 }
 
 static uint32_t read_expert_count(const struct cad_keys *keys)
@@ -204,6 +207,7 @@ void cad_read_layer_types(const struct cad_keys *keys, struct cad_model_spec *sp
 			cad_keys_fail(keys, CAD_ERR_INVALID, "layer_types",
 				"says that layer %u slides, but no sliding_window is in force", i);
 		spec->layers[i].window = slides ? window : 0;
+		spec->layers[i].rope_at = slides && spec->ropes_count > 1 ? 1 : 0;
 	}
 }
 
