@@ -9,15 +9,7 @@
 #include <string.h>
 
 /* families that have them */
-static const char EXPERTS[] = "mixtral "
-			      "olmoe "
-			      "qwen2_moe "
-			      "qwen3_moe "
-			      "glm4_moe "
-			      "minimax_m2 "
-			      "ernie4_5_moe "
-			      "granitemoe "
-			      "granitemoeshared";
+static const char EXPERTS[] = "-llama";
 static const char GRANITE[] = "granitemoe granitemoeshared";
 static const char ORIGIN[] = "says where the model comes from or what it is for";
 static const char TRAINING[] = "training";
@@ -236,14 +228,16 @@ const struct cad_known_key *cad_known_keys(size_t *count)
 	return known;
 }
 
-static bool has_family(const char *families, const char *family)
+bool cad_known_key_is_of(const struct cad_known_key *entry, const char *family)
 {
 	size_t length = strlen(family);
+	bool without = entry->families && *entry->families == '-';
 
-	for (const char *at = families; at; at = strchr(at, ' ') ? strchr(at, ' ') + 1 : NULL)
+	for (const char *at = entry->families ? entry->families + without : NULL; at;
+		at = strchr(at, ' ') ? strchr(at, ' ') + 1 : NULL)
 		if (strncmp(at, family, length) == 0 && (at[length] == 0 || at[length] == ' '))
-			return true;
-	return !families;
+			return !without;
+	return !entry->families || without;
 }
 
 static const struct cad_known_key *find(const char *inside, const char *key, const char *family)
@@ -252,7 +246,7 @@ static const struct cad_known_key *find(const char *inside, const char *key, con
 
 	for (size_t i = 0; i < KNOWN; i++)
 		if (strncmp(known[i].key, inside, length) == 0 && strcmp(known[i].key + length, key) == 0 &&
-			has_family(known[i].families, family))
+			cad_known_key_is_of(&known[i], family))
 			return &known[i];
 	return NULL;
 }

@@ -13,12 +13,14 @@
 #include <stddef.h>
 
 struct cad_known_key {
-	const char *key;      /* "rope_scaling.NAME": inside of rope_scaling and rope_parameters */
-	const char *families; /* NULL: all that run; else their names, with a space between */
-	const char *why;      /* it changes nothing; NULL: it is read */
-	const char *only;     /* if it has this value, as JSON; NULL: whatever the value */
+	const char *key; /* "rope_scaling.NAME": inside of rope_scaling and rope_parameters */
+	/* NULL: all that run; else their names, with a space between; with "-" first: all but those */
+	const char *families;
+	const char *why;  /* it changes nothing; NULL: it is read */
+	const char *only; /* if it has this value, as JSON; NULL: whatever the value */
 };
 const struct cad_known_key *cad_known_keys(size_t *count);
+bool cad_known_key_is_of(const struct cad_known_key *entry, const char *family);
 
 /* Fails at the first key of the object that the family does not know and whose value says something.
  * `inside` is "" or "rope_scaling.". */

@@ -111,15 +111,6 @@ static enum cad_status parse_with(
 	return parse(object, error);
 }
 
-static bool is_of(const struct cad_known_key *known, const char *family)
-{
-	size_t length = strlen(family);
-	for (const char *at = known->families; at && (at = strstr(at, family)); at += length)
-		if ((at == known->families || at[-1] == ' ') && (at[length] == 0 || at[length] == ' '))
-			return true;
-	return !known->families;
-}
-
 static const struct cad_known_key *find(const char *key, size_t length, const char *family)
 {
 	size_t count;
@@ -127,7 +118,7 @@ static const struct cad_known_key *find(const char *key, size_t length, const ch
 
 	for (size_t i = 0; i < count; i++)
 		if (strlen(known[i].key) == length && strncmp(known[i].key, key, length) == 0 &&
-			is_of(&known[i], family))
+			cad_known_key_is_of(&known[i], family))
 			return &known[i];
 	return NULL;
 }
@@ -140,7 +131,7 @@ static void every_key_once(void **state)
 
 	for (size_t i = 0; i < count; i++)
 		for (size_t f = 0; f < FAMILIES; f++)
-			if (is_of(&known[i], families[f].name))
+			if (cad_known_key_is_of(&known[i], families[f].name))
 				assert_ptr_equal(find(known[i].key, strlen(known[i].key), families[f].name), &known[i]);
 }
 
@@ -171,7 +162,7 @@ static void keys_that_are_read_are_read(void **state)
 		if (known[i].why || strncmp(known[i].key, "rope_scaling.", 13) == 0)
 			continue;
 		for (size_t f = 0; f < FAMILIES; f++) {
-			if (!is_of(&known[i], families[f].name))
+			if (!cad_known_key_is_of(&known[i], families[f].name))
 				continue;
 			json_t *object = load_config(&families[f]);
 			json_object_del(object, "rope_scaling");
@@ -229,7 +220,7 @@ static void harmless_keys_pass(void **state)
 	for (size_t i = 0; i < count; i++)
 		for (size_t f = 0; f < FAMILIES && known[i].why; f++) {
 			const char *key = known[i].key;
-			if (strncmp(key, "rope_scaling.", 13) == 0 || !is_of(&known[i], families[f].name))
+			if (strncmp(key, "rope_scaling.", 13) == 0 || !cad_known_key_is_of(&known[i], families[f].name))
 				continue;
 			must(parse_with(&families[f], key, known[i].only ? known[i].only : "{\"odd\": 1}", &error),
 				&error);
@@ -305,11 +296,12 @@ static void families_that_do_not_run_yet(void **state)
 static const char *row_of(const struct cad_known_key *known, char *row, size_t bytes)
 {
 	char names[1024] = "all";
-	size_t at = 0;
+	bool without = known->families && *known->families == '-';
+	const char *from = without ? known->families + 1 : known->families, *before = without ? "all but " : "";
 
-	for (const char *from = known->families; from && *from;) {
+	for (size_t at = 0; from && *from; before = ", ") {
 		size_t length = strcspn(from, " ");
-		at += (size_t)snprintf(names + at, sizeof names - at, "%s`%.*s`", at ? ", " : "", (int)length, from);
+		at += (size_t)snprintf(names + at, sizeof names - at, "%s`%.*s`", before, (int)length, from);
 		from += length + (from[length] == ' ');
 	}
 	if (!known->why)

@@ -288,16 +288,9 @@ static void drop_foreign_keys(json_t *config, const char *family)
 {
 	size_t count;
 	const struct cad_known_key *known = cad_known_keys(&count);
-	for (size_t i = 0; i < count; i++) {
-		bool own = false;
-		for (const char *at = known[i].families; at && *at && !own; at += strspn(at, " ")) {
-			size_t length = strcspn(at, " ");
-			own = length == strlen(family) && strncmp(at, family, length) == 0;
-			at += length;
-		}
-		if (known[i].families && !own)
+	for (size_t i = 0; i < count; i++)
+		if (!cad_known_key_is_of(&known[i], family))
 			json_object_del(config, known[i].key);
-	}
 }
 
 /* A config.json of the family that is good: of a golden case, or a seed of the fuzzer. */
