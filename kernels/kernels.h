@@ -68,6 +68,9 @@ enum {
 	KN_PAGE_KEYS = 32,   /* keys of a KV page */
 	KN_CHUNK_KEYS = 512, /* keys of an attention chunk; chunks are merged in ascending order */
 	KN_THREADS_MAX = 64,
+	/* of a key and of a value of latent attention, whose keys end with what rotates */
+	KN_KEY_SIZE_MAX = CAD_KV_RANK_MAX + CAD_KV_ROPE_MAX,
+	KN_VALUE_SIZE_MAX = CAD_KV_RANK_MAX,
 };
 
 static inline size_t kn_round_up(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
@@ -117,10 +120,13 @@ struct kn_expert {
 /* Pages of 32 keys and values for every layer, as f32, rounded to bf16 (to nearest even), or as int8:
  * each key and each value of a head as integers q with a scale of its own (quantise.h, range 127),
  * so that what is kept of a token depends on that token alone. A page belongs to one sequence,
- * whose page table says which pages hold its keys 0 .. 31, 32 .. 63 and so on. */
+ * whose page table says which pages hold its keys 0 .. 31, 32 .. 63 and so on. With latent attention
+ * a value is the first value_size elements of its key (of int8 with the key's scale), and not kept
+ * apart. */
 struct kn_kv {
 	enum cad_kv type;
 	size_t layers, pages, kv_heads, key_size, value_size;
+	bool latent; /* value_size < key_size */
 	uint64_t bytes;
 	void *own;
 };
@@ -178,6 +184,20 @@ struct kn_linear {
 	size_t ldy;
 };
 
+/* For each head h of a row: y[h] = x[h] W[h]^T as kn_linear has it, and after these n elements the
+ * `tail` elements of x[h] that follow its k. A head of x has k + tail elements, one of y n + tail,
+ * side by side. y is not x. The weights are not quantised. This is how latent attention is absorbed
+ * into queries (W the part of kv_b_proj that makes keys, turned around; the tail rotates) and out of
+ * what was attended (the part that makes values): q . (W c) = (W^T q) . c. Source: DeepSeek-V2,
+ * arXiv 2405.04434, section 2.1.2. */
+struct kn_linear_heads {
+	const float *x;
+	size_t ldx, rows, heads, tail;
+	const struct kn_matrix *w; /* host, [heads]: all [n][k] */
+	float *y;
+	size_t ldy;
+};
+
 /*
  * out[r] = x[i] * (1 / sqrt(mean(x[i]^2) + epsilon)) * weight, in that order of multiplication; i =
  * index[r], or r when index is NULL: then out may be x. Each row is `parts` parts of n elements
@@ -224,7 +244,7 @@ struct kn_rope {
 struct kn_kv_write {
 	const struct kn_kv *kv;
 	size_t layer, rows;
-	const float *k, *v; /* [rows][ld]: heads side by side */
+	const float *k, *v; /* [rows][ld]: heads side by side; v is not read where keys hold the values */
 	size_t ldk, ldv;
 	const int32_t *positions; /* [rows] */
 	struct kn_page_tables tables;
@@ -501,6 +521,7 @@ struct kn_ops {
 
 	void (*embed)(struct kn_queue *queue, const struct kn_embed *a);
 	void (*linear)(struct kn_queue *queue, const struct kn_linear *a);
+	void (*linear_heads)(struct kn_queue *queue, const struct kn_linear_heads *a);
 	void (*rmsnorm)(struct kn_queue *queue, const struct kn_rmsnorm *a);
 	void (*rope_table)(struct kn_queue *queue, const struct kn_rope_table *a);
 	void (*rope)(struct kn_queue *queue, const struct kn_rope *a);

@@ -163,7 +163,8 @@ struct kn_kv kn_kv_of(const struct cad_model_spec *spec, uint32_t attention_at, 
 		.pages = pages,
 		.kv_heads = latent ? 1 : a->kv_heads,
 		.key_size = latent ? a->kv_rank + a->rope_size : a->head_size,
-		.value_size = latent ? 0 : a->value_size,
+		.value_size = latent ? a->kv_rank : a->value_size,
+		.latent = latent,
 	};
 }
 

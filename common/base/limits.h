@@ -43,6 +43,9 @@ enum {
 	CAD_TOPK_MAX = 32,
 	CAD_HEAD_SIZE_MAX = 256,
 	CAD_HEADS_MAX = 1024,
+	/* of latent attention: what is kept of a key and value, and how much of a head rotates */
+	CAD_KV_RANK_MAX = 512,
+	CAD_KV_ROPE_MAX = 128,
 	CAD_HIDDEN_MAX = 65536,
 	CAD_FFN_MAX = 262144,
 	CAD_VOCAB_MAX = 1 << 24,

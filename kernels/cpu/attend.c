@@ -74,7 +74,8 @@ static size_t query_head(const struct attend_run *run, const struct place *place
 /* The queries of a tile, element by element. */
 static void tile_load(const float *const *rows, size_t count, size_t size, float *q)
 {
-	_Alignas(32) float tile[KN_ATTEND_TILE][CAD_HEAD_SIZE_MAX];
+	enum { LD = KN_KEY_SIZE_MAX + 16 }; /* rows that are not a whole number of pages apart */
+	_Alignas(32) float tile[KN_ATTEND_TILE][LD];
 
 	if (count < KN_ATTEND_TILE || size % 8 != 0) {
 		for (size_t i = 0; i < count; i++)
@@ -85,8 +86,7 @@ static void tile_load(const float *const *rows, size_t count, size_t size, float
 	for (size_t i = 0; i < count; i++)
 		memcpy(tile[i], rows[i], size * sizeof *tile[i]);
 	for (size_t d = 0; d < size; d += 8)
-		kn_transpose_8((const uint32_t *)&tile[0][d], CAD_HEAD_SIZE_MAX, (uint32_t *)q + d * KN_ATTEND_TILE,
-			KN_ATTEND_TILE);
+		kn_transpose_8((const uint32_t *)&tile[0][d], LD, (uint32_t *)q + d * KN_ATTEND_TILE, KN_ATTEND_TILE);
 }
 
 static void block_load(const struct attend_run *run, const struct place *place, struct kn_attend_block *b)
@@ -96,6 +96,7 @@ static void block_load(const struct attend_run *run, const struct place *place, 
 	b->count = place->count;
 	b->key_size = a->kv->key_size;
 	b->value_size = kn_kv_value_size(a->kv);
+	b->latent = a->kv->latent;
 	b->ldo = kn_round_up(b->value_size, 32) + 16;
 	b->scale = a->scale;
 	for (size_t i = 0; i < b->count; i++) {
@@ -176,7 +177,7 @@ static void merge(float *m, float *l, float *out, float mc, float lc, const floa
 static void query_finish(
 	const struct attend_run *run, const struct place *place, size_t i, float m, float l, float *sum)
 {
-	static const float nothing[CAD_HEAD_SIZE_MAX];
+	static const float nothing[KN_VALUE_SIZE_MAX];
 	const struct kn_attend *a = run->a;
 	size_t size = a->kv->value_size, head = query_head(run, place, i), d = 0;
 
@@ -208,14 +209,14 @@ static void block_job(void *context, size_t job, unsigned thread)
 	 * early. */
 	struct place place = place_find(run, run->blocks * run->a->kv->kv_heads - 1 - job);
 	struct kn_attend_block b;
-	float m[KN_ATTEND_QUERIES], l[KN_ATTEND_QUERIES], out[KN_ATTEND_QUERIES][CAD_HEAD_SIZE_MAX];
+	float m[KN_ATTEND_QUERIES], l[KN_ATTEND_QUERIES], outs[KN_ATTEND_QUERIES * (KN_VALUE_SIZE_MAX + 16)];
 	size_t size = kn_kv_value_size(run->a->kv);
 	block_load(run, &place, &b);
 
 	for (size_t i = 0; i < b.count; i++) {
 		m[i] = -INFINITY;
 		l[i] = 0.0f;
-		memset(out[i], 0, size * sizeof *out[i]);
+		memset(outs + i * b.ldo, 0, size * sizeof *outs);
 	}
 
 	struct span keys = block_keys(&b);
@@ -223,11 +224,11 @@ static void block_job(void *context, size_t job, unsigned thread)
 		block_chunk(run, &place, &b, chunk);
 		for (size_t i = 0; i < b.count; i++)
 			if (query_meets(&b, i, chunk))
-				merge(&m[i], &l[i], out[i], b.m[i], b.l[i], kn_attend_out(&b, i), size);
+				merge(&m[i], &l[i], outs + i * b.ldo, b.m[i], b.l[i], kn_attend_out(&b, i), size);
 	}
 
 	for (size_t i = 0; i < b.count; i++)
-		query_finish(run, &place, i, m[i], l[i], out[i]);
+		query_finish(run, &place, i, m[i], l[i], outs + i * b.ldo);
 }
 
 static float *part_of(const struct attend_run *run, size_t block_job, size_t chunk_index)
@@ -261,7 +262,7 @@ static void merge_job(void *context, size_t job, unsigned thread)
 	struct place place = place_find(run, job);
 	for (size_t i = 0; i < place.count; i++) {
 		size_t row = query_row(run, &place, i);
-		float m = -INFINITY, l = 0.0f, out[CAD_HEAD_SIZE_MAX] = { 0 };
+		float m = -INFINITY, l = 0.0f, out[KN_VALUE_SIZE_MAX] = { 0 };
 		for (size_t chunk = run->a->begin[row] / KN_CHUNK_KEYS; chunk * KN_CHUNK_KEYS < run->a->end[row];
 			chunk++) {
 			const float *part = part_of(run, job, chunk - run->chunk_first) + i * part_floats(run);
@@ -274,7 +275,8 @@ static void merge_job(void *context, size_t job, unsigned thread)
 static void attend_check(const struct kn_attend *a)
 {
 	const struct kn_kv *kv = a->kv;
-	CAD_ASSERT(kv->key_size <= CAD_HEAD_SIZE_MAX && kv->value_size <= CAD_HEAD_SIZE_MAX);
+	CAD_ASSERT(kv->key_size <= KN_KEY_SIZE_MAX && kv->value_size <= KN_VALUE_SIZE_MAX);
+	CAD_ASSERT(!kv->latent || kv->value_size < kv->key_size);
 	CAD_ASSERT(kv->kv_heads > 0 && a->heads % kv->kv_heads == 0 && a->layer < kv->layers);
 	for (size_t r = 0; r < a->rows; r++)
 		CAD_ASSERT(a->begin[r] < a->end[r]);
@@ -327,7 +329,7 @@ struct kv_run {
 static void key_store(const struct kn_kv *kv, const float *x, size_t slot, uint8_t *part)
 {
 	size_t n = kv->key_size, place = kn_kv_place(kv->type, slot, KN_PAGE_KEYS);
-	int8_t q[CAD_HEAD_SIZE_MAX];
+	int8_t q[KN_KEY_SIZE_MAX];
 
 	switch (kv->type) {
 	case CAD_KV_F32:
@@ -339,7 +341,7 @@ static void key_store(const struct kn_kv *kv, const float *x, size_t slot, uint8
 			((uint16_t *)part)[d * KN_PAGE_KEYS + place] = kn_bf16_of(x[d]);
 		break;
 	case CAD_KV_INT8:
-		kn_kv_scales(n, kn_kv_value_size(kv), part)[slot] = kn_quantise_group(x, n, n, KN_RANGE_INT8, q);
+		kn_kv_scales(n, kn_kv_kept_value_size(kv), part)[slot] = kn_quantise_group(x, n, n, KN_RANGE_INT8, q);
 		for (size_t d = 0; d < n; d++)
 			((int8_t *)part)[d * KN_PAGE_KEYS + place] = q[d];
 		break;
@@ -381,7 +383,8 @@ static void kv_write_job(void *context, size_t job, unsigned thread)
 			uint8_t *part =
 				kn_kv_part(kv, a->layer, kn_page_table(&a->tables, r)[position / KN_PAGE_KEYS], h);
 			key_store(kv, a->k + r * a->ldk + h * kv->key_size, slot, part);
-			value_store(kv, a->v + r * a->ldv + h * kv->value_size, slot, part);
+			if (!kv->latent)
+				value_store(kv, a->v + r * a->ldv + h * kv->value_size, slot, part);
 		}
 }
 
@@ -391,6 +394,7 @@ void kn_cpu_kv_write(struct kn_queue *queue, const struct kn_kv_write *a)
 	CAD_ASSERT(a->layer < a->kv->layers);
 	struct kv_run run = { a,
 		kn_cpu_ranges(cpu, a->rows,
-			a->kv->kv_heads * (a->kv->key_size + a->kv->value_size) * KN_FLOATS_PER_KV_ELEMENT) };
+			a->kv->kv_heads * (a->kv->key_size + kn_kv_kept_value_size(a->kv)) *
+				KN_FLOATS_PER_KV_ELEMENT) };
 	kn_pool_for(cpu->pool, run.jobs, kv_write_job, &run);
 }

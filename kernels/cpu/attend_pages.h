@@ -24,6 +24,8 @@
 #ifndef CADRE_KERNELS_CPU_ATTEND_PAGES_H
 #define CADRE_KERNELS_CPU_ATTEND_PAGES_H
 
+#include "kernels/cpu/transpose.h"
+
 /* ---- what the includer defines, for any type ---- */
 
 static void page_scores(enum cad_kv type, struct kn_attend_block *b, size_t query, size_t count, size_t pages,
@@ -67,7 +69,8 @@ struct kn_attend_step {
 	size_t lo[KN_ATTEND_QUERIES], hi[KN_ATTEND_QUERIES]; /* keys that the row's query sees */
 	float alpha[KN_ATTEND_QUERIES + 16];
 	_Alignas(64) float s[KN_ATTEND_QUERIES][KN_PAGE_KEYS];
-	_Alignas(64) float widened[CAD_HEAD_SIZE_MAX * KN_PAGE_KEYS + 32];
+	_Alignas(64) float widened[KN_KEY_SIZE_MAX * KN_PAGE_KEYS + 32];
+	_Alignas(64) float values[KN_PAGE_KEYS * KN_VALUE_SIZE_MAX]; /* that were keys */
 };
 
 /* Eight lanes of each of eight rows, halves of 4, 2, 1 put together by op: row i's in lane i. */
@@ -92,7 +95,7 @@ static const float *row_scales(const struct kn_attend_block *b, const struct kn_
 {
 	if (t->all->type != CAD_KV_INT8)
 		return NULL;
-	return kn_kv_scales(b->key_size, b->value_size, t->all->part[t->first + (t->pages > 1 ? row / b->count : 0)]);
+	return kn_attend_scales(b, t->all->part[t->first + (t->pages > 1 ? row / b->count : 0)]);
 }
 
 /* Rows first .. first + count - 1, at most 8 * eights: scores to weights; m, l and alpha of their
@@ -121,7 +124,7 @@ KN_TILE void rows_softmax(
 
 	for (size_t i = 0; i < count; i++)
 		lanes[i] = row_weights(t->s[first + i], t->lo[first + i], t->hi[first + i], b->scale, m[i],
-			scales[i] ? scales[i] + KN_PAGE_KEYS : NULL);
+			scales[i] ? scales[i] + kn_attend_value_scales(b) : NULL);
 	for (size_t i = 0; i < 8 * eights; i += 8) {
 		_mm256_storeu_ps(t->alpha + first + i,
 			kn_exp_8(_mm256_sub_ps(_mm256_loadu_ps(before + i), _mm256_loadu_ps(m + i))));
@@ -208,7 +211,8 @@ static struct kn_attend_source source_keys(
 	const struct kn_attend_block *b, const struct kn_attend_pages *pages, size_t page)
 {
 	const uint8_t *part = pages->part[page];
-	return (struct kn_attend_source){ part, part + kn_kv_values_offset(pages->type, b->key_size), 0 };
+	const uint8_t *next = b->latent ? pages->part[page + 1] : part + kn_kv_values_offset(pages->type, b->key_size);
+	return (struct kn_attend_source){ part, next, 0 };
 }
 
 /* The keys that are read after these values are `step` pages further on. */
@@ -218,7 +222,7 @@ static struct kn_attend_source source_values(
 	const uint8_t *next = pages->part[page + step < pages->count ? page + step : pages->count];
 	if (pages->type == CAD_KV_INT8)
 		for (size_t i = 0; i < 2 * KN_PAGE_KEYS; i += 16)
-			_mm_prefetch((const char *)(kn_kv_scales(b->key_size, b->value_size, next) + i), _MM_HINT_T0);
+			_mm_prefetch((const char *)(kn_attend_scales(b, next) + i), _MM_HINT_T0);
 	return (struct kn_attend_source){ pages->part[page] + kn_kv_values_offset(pages->type, b->key_size), next, 0 };
 }
 
@@ -277,9 +281,29 @@ static bool step_whole(const struct kn_attend_block *b, const struct kn_attend_s
 	return true;
 }
 
+/* The values that are in the keys of a page, a row each; those of one page serve all queries. Elements
+ * past a key are zeros. */
+static struct kn_attend_source values_of_keys(struct kn_attend_block *b, struct kn_attend_step *t, size_t page)
+{
+	struct kn_attend_source keys = source_keys(b, t->all, page);
+	size_t size = b->value_size, d = 0;
+
+	widen_for_all(t->all->type, t, &keys, size < b->key_size ? size : b->key_size, KN_PAGE_KEYS);
+	const float *k = (const float *)keys.x;
+	for (; d + 4 <= size && d + 4 <= b->key_size; d += 4) {
+		const float *const rows[4] = { k + d * KN_PAGE_KEYS, k + (d + 1) * KN_PAGE_KEYS,
+			k + (d + 2) * KN_PAGE_KEYS, k + (d + 3) * KN_PAGE_KEYS };
+		kn_transpose_4_rows(rows, KN_PAGE_KEYS, t->values + d, size);
+	}
+	for (; d < size; d++)
+		for (size_t j = 0; j < KN_PAGE_KEYS; j++)
+			t->values[j * size + d] = d < b->key_size ? k[d * KN_PAGE_KEYS + j] : 0.0f;
+	return (struct kn_attend_source){ (const uint8_t *)t->values, (const uint8_t *)t->values, 0 };
+}
+
 static void step_values(struct kn_attend_block *b, struct kn_attend_step *t)
 {
-	if (t->pages > 1 && step_whole(b, t)) {
+	if (t->pages > 1 && !b->latent && step_whole(b, t)) {
 		struct kn_attend_source from[PAGES_AT_ONCE];
 		for (size_t i = 0; i < t->pages; i++)
 			from[i] = source_values(b, t->all, t->first + i, t->pages);
@@ -290,8 +314,11 @@ static void step_values(struct kn_attend_block *b, struct kn_attend_step *t)
 	size_t tiles = (b->count + KN_ATTEND_TILE - 1) / KN_ATTEND_TILE;
 	for (size_t page = 0; page < t->pages; page++) {
 		enum cad_kv type = t->all->type;
-		struct kn_attend_source from = source_values(b, t->all, t->first + page, t->pages);
-		if (tiles > 1)
+		struct kn_attend_source from = b->latent ? values_of_keys(b, t, t->first + page)
+							 : source_values(b, t->all, t->first + page, t->pages);
+		if (b->latent)
+			type = CAD_KV_F32;
+		else if (tiles > 1)
 			type = widen_for_all(type, t, &from, KN_PAGE_KEYS, b->value_size);
 		for (size_t tile = 0; tile < tiles; tile++) {
 			size_t query = tile * KN_ATTEND_TILE, rest = b->count - query,

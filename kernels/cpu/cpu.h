@@ -113,6 +113,7 @@ enum cad_status kn_cpu_expert_unpack(struct kn_device *device, const struct kn_e
 /* ---- linear.c ---- */
 
 void kn_cpu_linear(struct kn_queue *queue, const struct kn_linear *a);
+void kn_cpu_linear_heads(struct kn_queue *queue, const struct kn_linear_heads *a);
 void kn_cpu_embed(struct kn_queue *queue, const struct kn_embed *a);
 
 /* ---- rows_q.c ---- */

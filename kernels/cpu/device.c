@@ -155,6 +155,7 @@ static const struct kn_ops cpu = {
 
 	.embed = kn_cpu_embed,
 	.linear = kn_cpu_linear,
+	.linear_heads = kn_cpu_linear_heads,
 	.rmsnorm = kn_cpu_rmsnorm,
 	.rope_table = kn_cpu_rope_table,
 	.rope = kn_cpu_rope,

@@ -55,15 +55,16 @@ struct kn_act {
  * begin[i] .. end[i] - 1; m, l and out are what struct kn_attend says, of the chunk at hand. The
  * queries are kept tile by tile with d slowest, so that a tile reads them in one stream; the stride
  * of out, a line more than whole lines, spreads its rows over the sets of a cache. value_size is that
- * of values as they are kept (layout.h).
+ * of values as they are kept (layout.h), and so many elements of a key where that is the value too.
  */
 struct kn_attend_block {
 	size_t count, key_size, value_size, ldo;
+	bool latent;
 	float scale;
 	uint32_t begin[KN_ATTEND_QUERIES], end[KN_ATTEND_QUERIES];
 	float m[KN_ATTEND_QUERIES], l[KN_ATTEND_QUERIES];
-	_Alignas(64) float out[KN_ATTEND_QUERIES * (CAD_HEAD_SIZE_MAX + 16)]; /* [count][ldo] */
-	_Alignas(64) float q[KN_ATTEND_QUERIES * CAD_HEAD_SIZE_MAX];          /* [tiles][key_size][tile] */
+	_Alignas(64) float out[KN_ATTEND_QUERIES * (KN_VALUE_SIZE_MAX + 16)]; /* [count][ldo] */
+	_Alignas(64) float q[KN_ATTEND_QUERIES * KN_KEY_SIZE_MAX];            /* [tiles][key_size][tile] */
 };
 static inline float *kn_attend_q(struct kn_attend_block *b, size_t query, size_t d)
 {
@@ -71,6 +72,12 @@ static inline float *kn_attend_q(struct kn_attend_block *b, size_t query, size_t
 		query % KN_ATTEND_TILE];
 }
 static inline float *kn_attend_out(struct kn_attend_block *b, size_t query) { return b->out + query * b->ldo; }
+static inline const float *kn_attend_scales(const struct kn_attend_block *b, const uint8_t *part)
+{
+	return kn_kv_scales(b->key_size, b->latent ? 0 : b->value_size, part);
+}
+/* The values' scales behind the keys': latent, they are the same. */
+static inline size_t kn_attend_value_scales(const struct kn_attend_block *b) { return b->latent ? 0 : KN_PAGE_KEYS; }
 
 /* Pages of one chunk, as one KV head has them (layout.h): the keys first .. first + 32 * count - 1 of
  * the sequence. part[count] is what will be read next. */

@@ -98,7 +98,8 @@ struct kn_cpu_table {
 };
 
 /* A page of a layer has a part for each KV head: K [key_size][32], then V [32][kn_kv_value_size];
- * int8 has then the scales, f32, of the 32 keys and of the 32 values. A head's parts of all pages
+ * int8 has then the scales, f32, of the 32 keys and of the 32 values. Latent attention has no V, and
+ * no scales of values. A head's parts of all pages
  * stand side by side: pages that a prompt takes one after the other are then one stream for each
  * head. */
 static inline size_t kn_kv_element_bytes(enum cad_kv type)
@@ -117,19 +118,21 @@ static inline size_t kn_kv_place(enum cad_kv type, size_t i, size_t n)
 /* Of a value as it is kept: a multiple of 4, so that forms need not go by single elements. What is
  * past the value stays zero. */
 static inline size_t kn_kv_value_size(const struct kn_kv *kv) { return kn_round_up(kv->value_size, 4); }
+static inline size_t kn_kv_kept_value_size(const struct kn_kv *kv) { return kv->latent ? 0 : kn_kv_value_size(kv); }
 static inline size_t kn_kv_values_offset(enum cad_kv type, size_t key_size)
 {
 	return key_size * KN_PAGE_KEYS * kn_kv_element_bytes(type);
 }
-static inline float *kn_kv_scales(size_t key_size, size_t value_size, const uint8_t *part)
+/* Of the keys, and behind them of the values. */
+static inline float *kn_kv_scales(size_t key_size, size_t kept_value_size, const uint8_t *part)
 {
-	return (float *)(part + (key_size + value_size) * KN_PAGE_KEYS);
+	return (float *)(part + (key_size + kept_value_size) * KN_PAGE_KEYS);
 }
 static inline size_t kn_kv_part_bytes(const struct kn_kv *kv)
 {
 	return KN_PAGE_KEYS *
-		((kv->key_size + kn_kv_value_size(kv)) * kn_kv_element_bytes(kv->type) +
-			(kv->type == CAD_KV_INT8 ? 2 * sizeof(float) : 0));
+		((kv->key_size + kn_kv_kept_value_size(kv)) * kn_kv_element_bytes(kv->type) +
+			(kv->type == CAD_KV_INT8 ? (kv->latent ? 1 : 2) * sizeof(float) : 0));
 }
 static inline size_t kn_kv_all_bytes(const struct kn_kv *kv)
 {

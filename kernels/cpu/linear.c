@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Dense layers: linear, embedding rows. */
+/* Dense layers: linear, the same for each head, embedding rows. */
 #include "kernels/cpu/cpu.h"
 
 #include <string.h>
@@ -90,6 +90,63 @@ void kn_cpu_linear(struct kn_queue *queue, const struct kn_linear *a)
 	else if (a->rows > 0)
 		kn_pool_for(q->pool, jobs, linear_job, &run);
 }
+
+/* ---- heads ---- */
+
+struct heads_run {
+	const struct kn_form *form;
+	const struct kn_linear_heads *a;
+	size_t n, k, blocks;
+};
+
+/* Some rows of one head. What is behind a head is another's: products are made in rows of their own. */
+static void heads_job(void *context, size_t job, unsigned thread)
+{
+	(void)thread;
+	const struct heads_run *run = context;
+	const struct kn_linear_heads *a = run->a;
+	size_t head = job / run->blocks, first = job % run->blocks * KN_HEADS_ROWS,
+	       rows = a->rows - first < KN_HEADS_ROWS ? a->rows - first : KN_HEADS_ROWS;
+	const struct kn_panels *w = a->w[head].own;
+	const float *x = a->x + first * a->ldx + head * (run->k + a->tail);
+	float *y = a->y + first * a->ldy + head * (run->n + a->tail);
+	_Alignas(64) float in[KN_HEADS_ROWS * KN_HEADS_LD], out[KN_HEADS_ROWS * KN_HEADS_LD];
+
+	CAD_ASSERT(w->n == run->n && w->k == run->k && !kn_storage_quantised(w->storage));
+	for (size_t r = 0; r < rows; r++) {
+		memcpy(in + r * KN_HEADS_LD, x + r * a->ldx, run->k * sizeof *in);
+		memset(in + r * KN_HEADS_LD + run->k, 0, (w->k_pad - run->k) * sizeof *in);
+	}
+	kn_cpu_gemm(run->form, w->storage,
+		&(struct kn_gemm){
+			.x = in,
+			.ldx = KN_HEADS_LD,
+			.rows = rows,
+			.k = w->k_pad,
+			.weights = w->data,
+			.panels = w->panels,
+			.panel_bytes = w->panel_bytes,
+			.y = out,
+			.ldy = KN_HEADS_LD,
+		});
+	for (size_t r = 0; r < rows; r++) {
+		memcpy(y + r * a->ldy, out + r * KN_HEADS_LD, run->n * sizeof *y);
+		memcpy(y + r * a->ldy + run->n, x + r * a->ldx + run->k, a->tail * sizeof *y);
+		if (head == a->heads - 1)
+			kn_cpu_row_end(a->y + (first + r) * a->ldy, a->heads * (run->n + a->tail));
+	}
+}
+
+void kn_cpu_linear_heads(struct kn_queue *queue, const struct kn_linear_heads *a)
+{
+	struct kn_cpu_queue *q = kn_cpu_queue(queue);
+	struct heads_run run = { q->form, a, a->w[0].n, a->w[0].k, (a->rows + KN_HEADS_ROWS - 1) / KN_HEADS_ROWS };
+
+	CAD_ASSERT(run.n <= KN_VALUE_SIZE_MAX && run.k <= KN_VALUE_SIZE_MAX);
+	kn_pool_for(q->pool, a->heads * run.blocks, heads_job, &run);
+}
+
+/* ---- the embedding ---- */
 
 static void embed_job(void *context, size_t row, unsigned thread)
 {

@@ -7,6 +7,8 @@
 #ifndef CADRE_KERNELS_CPU_TUNE_H
 #define CADRE_KERNELS_CPU_TUNE_H
 
+#include "common/base/limits.h"
+
 enum {
 	/* Operators on rows: floats of work that are worth a job, jobs of each thread, and what an
 	 * element of some operators costs in such floats. */
@@ -21,7 +23,12 @@ enum {
 	KN_LINEAR_PANELS_MAX = 8,
 	KN_LINEAR_JOBS_PER_THREAD = 4,
 
-	/* ffn: the same; and rows whose gate_up result waits in scratch (L2) for the activation. */
+	/* linear_heads: rows of a job, in its second cache, and how far apart they are: whole panels, and
+	 * a line more, which spreads them over the sets of a cache. */
+	KN_HEADS_ROWS = 16,
+	KN_HEADS_LD = CAD_KV_RANK_MAX + 16,
+
+	/* ffn: the same as linear; and rows whose gate_up result waits in scratch (L2) for the activation. */
 	KN_FFN_PANELS_MAX = 8,
 	KN_FFN_JOBS_PER_THREAD = 8,
 	KN_FFN_TILE_ROWS = 96,

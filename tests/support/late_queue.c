@@ -18,7 +18,7 @@ struct copy {
 
 /* clang-format off */
 #define OPERATORS(X) \
-	X(embed) X(linear) X(rmsnorm) X(rope_table) X(rope) X(kv_write) X(attend) X(gate) X(ffn) X(add) \
+	X(embed) X(linear) X(linear_heads) X(rmsnorm) X(rope_table) X(rope) X(kv_write) X(attend) X(gate) X(ffn) X(add) \
 	X(rows_pack) X(rows_unpack) X(combine_pack) X(combine_add) X(combine_finish)
 /* clang-format on */
 
@@ -239,6 +239,14 @@ static void late_linear(struct kn_queue *queue, const struct kn_linear *a)
 		WRITES(y, a->rows * a->ldy);
 	else
 		DEVICE(y);
+}
+
+static void late_linear_heads(struct kn_queue *queue, const struct kn_linear_heads *a)
+{
+	BEGIN(linear_heads);
+	DEVICE(x);
+	DEVICE(y);
+	READS(w, a->heads);
 }
 
 static void late_rmsnorm(struct kn_queue *queue, const struct kn_rmsnorm *a)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * attend, with kv_write before it: n value size, k key size. variant 0: the rows are the last ones
+ * attend, with kv_write before it: n value size, k key size; latent: a value is the first n elements of its key. variant 0: the rows are the last ones
  * of one sequence of `keys` keys (prefill); variant 1: each row is a sequence of its own (decode),
  * of `keys` keys or a few less; variant 2: three sequences. window: a sliding one. flag: sinks.
  * Slots of the cache that hold no key are NaN, and so are pages of other layers: a form that lets
@@ -34,6 +34,7 @@ struct attend {
 };
 
 static size_t key_row(const struct attend *s) { return s->kv.kv_heads * s->kv.key_size; }
+/* with latent values, what stands for them is not read */
 static size_t value_row(const struct attend *s) { return s->kv.kv_heads * s->kv.value_size; }
 
 /* Which sequence row r belongs to, and how many keys it sees. */
@@ -96,7 +97,7 @@ static void cache_write(struct attend *s, struct kn_queue *queue, size_t layer, 
 static float *round_all(enum cad_kv type, float *x, size_t vectors, size_t size)
 {
 	float *scales = op_need(vectors * sizeof *scales);
-	int8_t q[CAD_HEAD_SIZE_MAX];
+	int8_t q[KN_KEY_SIZE_MAX];
 
 	for (size_t v = 0; v < vectors; v++, x += size) {
 		scales[v] = type == CAD_KV_INT8 ? kn_quantise_group(x, size, size, KN_RANGE_INT8, q) : 1.0f;
@@ -170,6 +171,7 @@ static struct op_state *attend_setup(struct kn_queue *queue, const struct op_cas
 		.kv_heads = c->kv_heads,
 		.key_size = c->k,
 		.value_size = c->n,
+		.latent = c->latent,
 	};
 	CAD_ASSERT(queue->ops->kv_create(queue->device, &s->kv) == CAD_OK);
 	pages_place(s, queue);
@@ -212,6 +214,8 @@ static const float *key_at(const struct attend *s, size_t row, size_t head, size
 
 static const float *value_at(const struct attend *s, size_t row, size_t head, size_t j)
 {
+	if (s->kv.latent)
+		return key_at(s, row, head, j);
 	return s->values_host + (s->rows.sequence[row] * s->state.c->keys + j) * value_row(s) +
 		head / s->group * s->kv.value_size;
 }
@@ -223,6 +227,8 @@ static float key_scale(const struct attend *s, const float *key)
 
 static float value_scale(const struct attend *s, const float *value)
 {
+	if (s->kv.latent)
+		return key_scale(s, value);
 	return s->value_scales[(size_t)(value - s->values_host) / s->kv.value_size];
 }
 
@@ -248,7 +254,7 @@ static void attend_by_the_comment(const struct attend *s, size_t row, size_t hea
 	memset(out, 0, size * sizeof *out);
 
 	for (size_t chunk = 0; chunk < s->rows.end[row] + (s->sinks ? KN_CHUNK_KEYS : 0); chunk += KN_CHUNK_KEYS) {
-		float m = -INFINITY, l = 0.0f, sum[CAD_HEAD_SIZE_MAX] = { 0 };
+		float m = -INFINITY, l = 0.0f, sum[KN_VALUE_SIZE_MAX] = { 0 };
 		bool sink = chunk >= s->rows.end[row];
 		if (sink) {
 			m = s->sinks_host[head];
@@ -337,8 +343,8 @@ static double attend_error(const struct op_state *state, const void *output)
 	for (size_t r = 0; r < state->rows; r++)
 		for (size_t h = 0; h < state->c->heads; h++) {
 			const float *got = (const float *)output + r * s->ldo + h * s->kv.value_size;
-			float literal[CAD_HEAD_SIZE_MAX];
-			double exact[CAD_HEAD_SIZE_MAX];
+			float literal[KN_VALUE_SIZE_MAX];
+			double exact[KN_VALUE_SIZE_MAX];
 			attend_by_the_comment(s, r, h, literal);
 			attend_exact(s, r, h, exact);
 			if (memcmp(got, literal, s->kv.value_size * sizeof *got) != 0)
@@ -385,11 +391,11 @@ static double attend_flops(const struct op_case *c)
 static double attend_bytes(const struct op_case *c)
 {
 	double keys = (double)c->keys * (c->variant == 1 ? (double)c->rows : c->variant == 2 ? 3 : 1);
-	double elements = (double)(c->n + c->k);
+	double elements = (double)(c->latent ? c->k : c->n + c->k);
 	return keys * (double)c->kv_heads *
 		(c->kv == CAD_KV_F32                   ? 4 * elements
 				: c->kv == CAD_KV_BF16 ? 2 * elements
-						       : elements + 2 * sizeof(float));
+						       : elements + (c->latent ? 4 : 8));
 }
 
 const struct op_kind op_attend = { "attend", attend_setup, attend_run, attend_error, attend_teardown, attend_flops,

@@ -26,6 +26,15 @@
 		&op_attend, BENCH, __VA_ARGS__, .n = 128, .k = 128, .kv = CAD_KV_INT8 \
 	}
 
+/* sizes of DeepSeek */
+#define ATTEND_LATENT_BENCH(...) \
+	{ &op_attend, BENCH, __VA_ARGS__, .kv_heads = 1, .n = 512, .k = 576, .latent = true }, \
+		{ &op_attend, BENCH, __VA_ARGS__, .kv_heads = 1, .n = 512, .k = 576, .latent = true, \
+			.kv = CAD_KV_BF16 }, \
+	{ \
+		&op_attend, BENCH, __VA_ARGS__, .kv_heads = 1, .n = 512, .k = 576, .latent = true, .kv = CAD_KV_INT8 \
+	}
+
 const struct op_case op_cases[] = {
 	/* Sizes around a lane, a line, a panel, a block of k; rows around a tile, two tiles and a
 	 * block of rows. */
@@ -80,6 +89,14 @@ const struct op_case op_cases[] = {
 	{ &op_linear, TEST, "several row blocks, several panels a job", .rows = 101, .n = 1100, .k = 1100, BF16, INT8 },
 	{ &op_linear, TEST, "several row blocks, several panels a job", .rows = 101, .n = 600, .k = 40, BF16, INT4 },
 	{ &op_linear, TEST, "more rows than are quantised at once", .rows = 300, .n = 17, .k = 16000, BF16, INT8 },
+	{ &op_linear_heads, TEST, .rows = 0, .n = 4, .k = 4, .heads = 2, BF16 },
+	{ &op_linear_heads, TEST, .rows = 1, .n = 1, .k = 1, .heads = 1, .parts = 1, BF16 },
+	{ &op_linear_heads, TEST, .rows = 3, .n = 65, .k = 31, .heads = 3, .parts = 7, .data = OP_DATA_WIDE },
+	{ &op_linear_heads, TEST, .rows = 17, .n = 512, .k = 128, .heads = 2, .parts = 64, BF16 },
+	{ &op_linear_heads, TEST, .rows = 33, .n = 64, .k = 64, .heads = 5, F16 },
+	{ &op_linear_heads, TEST, "what is not finite in another head's", .rows = 2, .n = 20, .k = 20, .heads = 2,
+		.parts = 12, BF16, .flag = true },
+	{ &op_linear_heads, TEST, "the largest", .rows = 2, .n = 512, .k = 512, .heads = 1, BF16 },
 	{ &op_embed, TEST, .rows = 1, .n = 1, .k = 1, BF16 },
 	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 63, .data = OP_DATA_WIDE },
 	{ &op_embed, TEST, .rows = 9, .n = 11, .k = 64, F16 },
@@ -193,6 +210,19 @@ const struct op_case op_cases[] = {
 	ATTEND(.rows = 20, .n = 24, .k = 24, .heads = 4, .kv_heads = 2, .keys = 90, .flag = true),
 	ATTEND(.rows = 13, .n = 4, .k = 4, .heads = 3, .kv_heads = 1, .keys = 64),
 	ATTEND("latent: unlike sizes", .rows = 9, .n = 20, .k = 44, .heads = 4, .kv_heads = 4, .keys = 70),
+	ATTEND("latent: values in keys", .rows = 9, .n = 20, .k = 44, .heads = 4, .kv_heads = 1, .keys = 70,
+		.latent = true),
+	ATTEND("latent, sizes that no vector divides", .rows = 3, .n = 33, .k = 35, .heads = 9, .kv_heads = 1,
+		.keys = 70, .variant = 1, .latent = true),
+	ATTEND("latent, one head", .rows = 5, .n = 1, .k = 3, .heads = 1, .kv_heads = 1, .keys = 90, .latent = true),
+	ATTEND("latent, chunks in parallel, window, sinks", .rows = 2, .n = 64, .k = 80, .heads = 16, .kv_heads = 1,
+		.keys = 1300, .window = 700, .flag = true, .latent = true),
+	ATTEND("latent, more heads than a block", .rows = 4, .n = 36, .k = 40, .heads = 50, .kv_heads = 1, .keys = 100,
+		.variant = 2, .latent = true),
+	ATTEND("latent, as DeepSeek has it", .rows = 2, .n = 512, .k = 576, .heads = 16, .kv_heads = 1, .keys = 40,
+		.latent = true),
+	ATTEND("latent, the largest", .rows = 2, .n = 512, .k = 640, .heads = 2, .kv_heads = 1, .keys = 34,
+		.latent = true),
 	ATTEND("window", .rows = 70, .n = 16, .k = 16, .heads = 4, .kv_heads = 2, .keys = 100, .window = 16),
 	ATTEND("window over chunks", .rows = 40, .n = 12, .k = 12, .heads = 2, .kv_heads = 1, .keys = 1100,
 		.window = 545),
@@ -308,10 +338,17 @@ const struct op_case op_cases[] = {
 		INT4 },
 	{ &op_ffn, BENCH, "OLMoE layer, prefill", .rows = 512, .n = 1024, .k = 2048, .experts = 64, .topk = 8, BF16,
 		INT4 },
+	{ &op_linear_heads, BENCH, "absorption, decode", .rows = 1, .n = 512, .k = 128, .heads = 128, .parts = 64,
+		BF16 },
+	{ &op_linear_heads, BENCH, "absorption, prefill", .rows = 256, .n = 512, .k = 128, .heads = 16, .parts = 64,
+		BF16 },
 	ATTEND_BENCH("decode, one long sequence", .rows = 1, .heads = 16, .kv_heads = 16, .keys = 8192, .variant = 1),
 	ATTEND_BENCH("the same, 8 heads share", .rows = 1, .heads = 32, .kv_heads = 4, .keys = 8192, .variant = 1),
 	ATTEND_BENCH("decode", .rows = 16, .heads = 16, .kv_heads = 16, .keys = 2048, .variant = 1),
 	ATTEND_BENCH("the same, 8 heads share", .rows = 16, .heads = 32, .kv_heads = 4, .keys = 2048, .variant = 1),
+	ATTEND_LATENT_BENCH("latent: decode, one long sequence", .rows = 1, .heads = 128, .keys = 8192, .variant = 1),
+	ATTEND_LATENT_BENCH("latent: decode, 16 heads", .rows = 16, .heads = 16, .keys = 2048, .variant = 1),
+	ATTEND_LATENT_BENCH("latent: prefill, 16 heads", .rows = 512, .heads = 16, .keys = 512),
 	ATTEND_BENCH("prefill", .rows = 512, .heads = 16, .kv_heads = 16, .keys = 512),
 	ATTEND_BENCH("prefill of a long prompt", .rows = 512, .heads = 16, .kv_heads = 16, .keys = 2048),
 	ATTEND_BENCH("the same, 8 heads share", .rows = 512, .heads = 32, .kv_heads = 4, .keys = 8192),

@@ -41,6 +41,7 @@ struct op_case {
 	enum cad_dtype dtype; /* of the checkpoint: F32 is 0, give BF16 where bf16 is meant */
 	enum cad_weights weights;
 	enum cad_activation activation;
+	bool latent;     /* attention: values are the first n elements of keys */
 	bool bias, flag; /* flag: the operator's own variant (interleaved rope, sinks, ...) */
 	float limit;     /* clip, or the limit of an activation */
 	int variant;     /* the operator's own enum */
@@ -77,7 +78,7 @@ struct op_kind {
 };
 
 /* A line for each operator */
-extern const struct op_kind op_linear, op_embed; /* op_linear.c */
+extern const struct op_kind op_linear, op_linear_heads, op_embed; /* op_linear.c */
 extern const struct op_kind op_ffn, op_ffn_sums; /* op_ffn.c */
 extern const struct op_kind op_unpack;           /* op_unpack.c */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* linear (variant 1: divided) and embed (flag: multiplied) */
+/* linear (variant 1: divided), linear_heads (parts: the tail) and embed (flag: multiplied) */
 #include "kernels/quantise.h"
 #include "tests/support/op_cases.h"
 
@@ -142,6 +142,112 @@ static double linear_bytes(const struct op_case *c) { return op_weight_bytes(c) 
 
 const struct op_kind op_linear = { "linear", linear_setup, linear_run, linear_error, linear_teardown, linear_flops,
 	linear_bytes };
+
+struct heads {
+	struct op_state state;
+	struct kn_source *sources; /* [heads] */
+	struct kn_matrix *w;
+	size_t ldx, ldy;
+	float *x, *x_host;
+};
+
+static struct op_state *heads_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
+{
+	struct heads *s = op_need(sizeof *s);
+	s->ldx = kn_ld(c->heads * (c->k + c->parts));
+	s->ldy = kn_ld(c->heads * (c->n + c->parts));
+	s->sources = op_need(c->heads * sizeof *s->sources);
+	s->w = op_need(c->heads * sizeof *s->w);
+	for (size_t h = 0; h < c->heads; h++) {
+		s->sources[h] = op_source(c->n, c->k, c->dtype, &seed, c->data, 1.0f);
+		CAD_ASSERT(queue->ops->matrix_create(queue->device, &s->sources[h], c->weights, &s->w[h]) == CAD_OK);
+	}
+	s->x = op_rows(queue, c->rows, c->heads * (c->k + c->parts), &seed, c->data, 1.0f, &s->x_host);
+	if (c->flag) { /* what is not finite stays with its head */
+		s->x_host[c->k] = INFINITY;
+		queue->ops->copy_in(queue, s->x, s->x_host, c->rows * s->ldx * 4);
+		CAD_ASSERT(queue->ops->wait(queue) == CAD_OK);
+	}
+	s->state = (struct op_state){ c, queue, c->rows, s->ldy * 4, kn_round_up(c->heads * (c->n + c->parts), 64) * 4,
+		op_alloc(queue, c->rows * s->ldy * 4), NULL };
+	return &s->state;
+}
+
+static void heads_run(struct op_state *state, size_t first, size_t rows)
+{
+	struct heads *s = (struct heads *)state;
+	state->queue->ops->linear_heads(state->queue,
+		&(struct kn_linear_heads){
+			.x = s->x + first * s->ldx,
+			.ldx = s->ldx,
+			.rows = rows,
+			.heads = state->c->heads,
+			.tail = state->c->parts,
+			.w = s->w,
+			.y = (float *)state->device_output + first * s->ldy,
+			.ldy = s->ldy,
+		});
+}
+
+/* Bits as the comment says, and near float64, as linear; zeros where the row ends. */
+static double heads_error(const struct op_state *state, const void *output)
+{
+	const struct heads *s = (const struct heads *)state;
+	const struct op_case *c = state->c;
+	double worst = 0;
+
+	for (size_t r = 0; r < c->rows; r++) {
+		const float *y = (const float *)output + r * s->ldy;
+		for (size_t h = 0; h < c->heads; h++, y += c->n + c->parts) {
+			const float *x = s->x_host + r * s->ldx + h * (c->k + c->parts);
+			for (size_t n = 0; n < c->n; n++) {
+				float chain = 0;
+				double exact = 0, magnitude = 0;
+				for (size_t k = 0; k < kn_round_up(c->k, 32); k++) {
+					float w = k < c->k ? op_source_f32(&s->sources[h], n * c->k + k) : 0;
+					chain = fmaf(k < c->k ? x[k] : 0, w, chain);
+					exact += k < c->k ? (double)x[k] * (double)w : 0;
+					magnitude += k < c->k ? fabs((double)x[k] * (double)w) : 0;
+				}
+				if (c->weights == CAD_WEIGHTS_AS_IS && y[n] != chain)
+					return INFINITY;
+				worst = fmax(worst,
+					fabs((double)y[n] - exact) /
+						((double)(c->k + 1) * 0x1p-23 * magnitude + (double)c->k * 0x1p-149));
+			}
+			if (memcmp(y + c->n, x + c->k, c->parts * sizeof *y) != 0)
+				return INFINITY;
+		}
+		for (size_t i = c->heads * (c->n + c->parts); i % 64 != 0; i++, y++)
+			if (*y != 0.0f)
+				return INFINITY;
+	}
+	return worst;
+}
+
+static void heads_teardown(struct op_state *state)
+{
+	struct heads *s = (struct heads *)state;
+	const struct kn_ops *ops = state->queue->ops;
+	struct kn_device *device = state->queue->device;
+
+	for (size_t h = 0; h < state->c->heads; h++) {
+		ops->matrix_destroy(device, &s->w[h]);
+		free((void *)s->sources[h].data);
+	}
+	ops->release(device, s->x, state->rows * s->ldx * 4);
+	ops->release(device, state->device_output, state->rows * s->ldy * 4);
+	free(s->sources);
+	free(s->w);
+	free(s->x_host);
+	free(s);
+}
+
+static double heads_flops(const struct op_case *c) { return linear_flops(c) * (double)c->heads; }
+static double heads_bytes(const struct op_case *c) { return linear_bytes(c) * (double)c->heads; }
+
+const struct op_kind op_linear_heads = { "linear_heads", heads_setup, heads_run, heads_error, heads_teardown,
+	heads_flops, heads_bytes };
 
 struct embed {
 	struct op_state state;

@@ -41,7 +41,7 @@ static void attend_query(
 	struct kn_attend_block *b, size_t query, enum cad_kv type, const uint8_t *keys, size_t lo, size_t hi)
 {
 	const uint8_t *values = keys + kn_kv_values_offset(type, b->key_size);
-	const float *scales = kn_kv_scales(b->key_size, b->value_size, keys);
+	const float *scales = kn_attend_scales(b, keys);
 	bool int8 = type == CAD_KV_INT8;
 	float p[KN_PAGE_KEYS] = { 0 }, m = b->m[query], *out = kn_attend_out(b, query);
 	for (size_t j = lo; j < hi; j++) {
@@ -59,11 +59,14 @@ static void attend_query(
 	b->m[query] = m;
 
 	for (size_t j = lo; j < hi && int8; j++)
-		p[j] = p[j] * scales[KN_PAGE_KEYS + j];
+		p[j] = p[j] * scales[kn_attend_value_scales(b) + j];
 	for (size_t d = 0; d < b->value_size; d++) {
 		float sum = out[d] * alpha;
 		for (size_t j = lo; j < hi; j++)
-			sum = fmaf(p[j], kept(type, values, j, b->value_size, d), sum);
+			sum = fmaf(p[j],
+				b->latent ? kept(type, keys, d, KN_PAGE_KEYS, j)
+					  : kept(type, values, j, b->value_size, d),
+				sum);
 		out[d] = sum;
 	}
 }
