@@ -20,6 +20,35 @@ struct cad_tensor_name {
 	const char *pattern;
 };
 
+/* A key of config.json that changes nothing has a reason. */
+struct cad_known_key {
+	const char *key;  /* "rope_scaling.NAME": inside of rope_scaling and rope_parameters */
+	const char *why;  /* it changes nothing; NULL: it is read */
+	const char *only; /* if it has this value, as JSON; NULL: whatever the value */
+};
+#define CAD_READ(key) \
+	{ \
+		key, NULL, NULL \
+	}
+#define CAD_NO_USE(key, why) \
+	{ \
+		key, why, NULL \
+	}
+#define CAD_ONLY(key, why, value) \
+	{ \
+		key, why, value \
+	}
+#define CAD_KEY_ORIGIN "says where the model comes from or what it is for"
+#define CAD_KEY_TRAINING "training"
+#define CAD_KEY_LIBRARY "how a library computes it, not what"
+#define CAD_KEY_LABELS "classification"
+#define CAD_KEY_NO_TEXT "a token that no text needs"
+#define CAD_KEY_GENERATION "generation; a request says its own"
+#define CAD_KEY_UNREAD "not read in this family"
+#define CAD_KEY_NO_MTP "layers that predict further tokens are not used"
+#define CAD_KEY_ALWAYS "it is so in this family"
+#define CAD_KEY_NO_ENCODER "there is no encoder"
+
 /* How a layer's experts lie in one tensor, where a file has them so. Which form a file has is not the
  * family's matter: transformers 5 writes the one that it read. */
 enum cad_fused {
@@ -39,6 +68,11 @@ struct cad_arch {
 	/* Fills what only this family has: attention, gate, ffn sizes, layers. The common part of
 	 * the spec is filled already. */
 	void (*read)(const struct cad_keys *keys, struct cad_model_spec *spec);
+	bool dense; /* has no experts, and so none of their keys */
+	/* Keys of config.json that not all families have: all that `read` looks at, and those of no
+	 * consequence (known_keys.h). */
+	const struct cad_known_key *keys;
+	size_t keys_count;
 	const struct cad_tensor_name *names; /* looked at before the common names (tensors.c); may be NULL */
 	size_t names_count;
 	enum cad_fused fused;

@@ -190,7 +190,7 @@ static enum cad_status read_model(const struct cad_keys *keys, struct cad_model_
 	arch->read(keys, spec);
 	cad_config_check_rope(keys, spec);
 	if (arch->runs)
-		cad_known_keys_check(keys, "", arch->name);
+		cad_known_keys_check(keys, "", arch);
 
 	return *keys->status;
 }

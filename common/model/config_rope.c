@@ -178,7 +178,7 @@ static void read_rotation(const struct cad_keys *keys, const struct cad_keys *sc
 	rope->theta = cad_keys_number_or(scaling, "rope_theta", 2, 1e15, theta);
 	read_kind(keys, scaling, spec, rope);
 	if (arch->runs)
-		cad_known_keys_check(scaling, "rope_scaling.", arch->name);
+		cad_known_keys_check(scaling, "rope_scaling.", arch);
 }
 
 static const char *const LAYER_TYPES[] = { "full_attention", "sliding_attention" };
@@ -205,7 +205,7 @@ static void read_by_type(const struct cad_keys *keys, const struct cad_keys *all
 		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, is_old(all) ? "rope_scaling" : "rope_parameters",
 			"must have an object for each type of layer, full_attention and sliding_attention, in this architecture");
 	if (arch->runs)
-		cad_known_keys_check(all, "rope_scaling.", arch->name);
+		cad_known_keys_check(all, "rope_scaling.", arch);
 
 	spec->ropes_count = TYPES;
 	for (uint32_t i = 0; i < TYPES; i++) {

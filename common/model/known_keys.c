@@ -8,247 +8,181 @@
 #include <stdio.h>
 #include <string.h>
 
-/* families that have them */
-static const char EXPERTS[] = "-llama";
-static const char GRANITE[] = "granitemoe granitemoeshared";
-static const char ORIGIN[] = "says where the model comes from or what it is for";
-static const char TRAINING[] = "training";
-static const char LIBRARY[] = "how a library computes it, not what";
-static const char LABELS[] = "classification";
-static const char NO_TEXT[] = "a token that no text needs";
-static const char GENERATION[] = "generation; a request says its own";
-static const char UNREAD[] = "not read by these families";
-static const char NO_MTP[] = "layers that predict further tokens are not used";
-static const char ALWAYS[] = "it is so in this family";
-static const char NO_ENCODER[] = "there is no encoder";
-
-#define ALL NULL
-#define READ(key, families) \
-	{ \
-		key, families, NULL, NULL \
-	}
-#define OF_NO_USE(key, families, why) \
-	{ \
-		key, families, why, NULL \
-	}
-
 /* clang-format off */
-static const struct cad_known_key known[] = {
-	/* read by all: config.c, config_rope.c, families/ */
-	READ("model_type", ALL),
-	READ("hidden_size", ALL),
-	READ("vocab_size", ALL),
-	READ("num_hidden_layers", ALL),
-	READ("max_position_embeddings", ALL),
-	READ("rms_norm_eps", ALL),
-	READ("tie_word_embeddings", ALL),
-	READ("dtype", ALL),
-	READ("torch_dtype", ALL),
-	READ("hidden_act", ALL),
-	READ("quantization_config", ALL),
-	READ("bos_token_id", ALL),
-	READ("eos_token_id", ALL),
-	READ("num_attention_heads", ALL),
-	READ("num_key_value_heads", ALL),
-	READ("head_dim", ALL),
-	READ("intermediate_size", ALL),
-	READ("layer_types", ALL),
-	READ("rope_theta", ALL),
-	READ("rope_scaling", ALL),
-	READ("rope_parameters", ALL),
-	READ("partial_rotary_factor", ALL),
-	READ("original_max_position_embeddings", ALL),
-	/* read by some: families/ */
-	READ("attention_bias", "llama olmoe qwen3_moe glm4_moe granitemoe granitemoeshared"),
-	READ("mlp_bias", "llama"),
-	READ("sliding_window", "mixtral qwen2_moe qwen3_moe"),
-	READ("use_sliding_window", "qwen2_moe qwen3_moe"),
-	READ("num_local_experts", EXPERTS),
-	READ("num_experts", EXPERTS),
-	READ("n_routed_experts", EXPERTS),
-	READ("num_experts_per_tok", EXPERTS),
-	READ("experts_per_token", EXPERTS),
-	READ("norm_topk_prob", "olmoe qwen2_moe qwen3_moe glm4_moe"),
-	READ("clip_qkv", "olmoe"),
-	READ("moe_intermediate_size", "qwen2_moe qwen3_moe glm4_moe ernie4_5_moe"),
-	READ("decoder_sparse_step", "qwen2_moe qwen3_moe"),
-	READ("mlp_only_layers", "qwen2_moe qwen3_moe"),
-	READ("qkv_bias", "qwen2_moe"),
-	READ("max_window_layers", "qwen2_moe"),
-	READ("shared_expert_intermediate_size", "qwen2_moe"),
-	READ("use_qk_norm", "glm4_moe"),
-	READ("n_group", "glm4_moe"),
-	READ("topk_group", "glm4_moe"),
-	READ("first_k_dense_replace", "glm4_moe"),
-	READ("moe_layer_freq", "glm4_moe"),
-	READ("routed_scaling_factor", "glm4_moe"),
-	READ("n_shared_experts", "glm4_moe"),
-	READ("num_nextn_predict_layers", "glm4_moe"),
-	READ("num_mtp_layers", "glm4_moe"),
-	READ("rotary_dim", "minimax_m2"),
-	READ("num_mtp_modules", "minimax_m2"),
-	READ("attention_multiplier", GRANITE),
-	READ("embedding_multiplier", GRANITE),
-	READ("residual_multiplier", GRANITE),
-	READ("logits_scaling", GRANITE),
-	READ("shared_intermediate_size", "granitemoeshared"),
-	READ("moe_num_experts", EXPERTS),
-	READ("moe_k", EXPERTS),
-	READ("moe_num_shared_experts", "ernie4_5_moe"),
-	READ("moe_layer_start_index", "ernie4_5_moe"),
-	READ("moe_layer_end_index", "ernie4_5_moe"),
-	READ("moe_layer_interval", "ernie4_5_moe"),
-	READ("moe_norm_min", "ernie4_5_moe"),
-	READ("use_bias", "ernie4_5_moe"),
-	/* read of the rotary settings: config_rope.c */
-	READ("rope_scaling.type", ALL),
-	READ("rope_scaling.rope_type", ALL),
-	READ("rope_scaling.rope_theta", ALL),
-	READ("rope_scaling.factor", ALL),
-	READ("rope_scaling.original_max_position_embeddings", ALL),
-	READ("rope_scaling.attention_factor", ALL),
-	READ("rope_scaling.beta_fast", ALL),
-	READ("rope_scaling.beta_slow", ALL),
-	READ("rope_scaling.mscale", ALL),
-	READ("rope_scaling.mscale_all_dim", ALL),
-	READ("rope_scaling.truncate", ALL),
-	READ("rope_scaling.short_factor", ALL),
-	READ("rope_scaling.long_factor", ALL),
-	READ("rope_scaling.low_freq_factor", ALL),
-	READ("rope_scaling.high_freq_factor", ALL),
-	READ("rope_scaling.partial_rotary_factor", ALL),
-	READ("rope_scaling.full_attention", ALL),
-	READ("rope_scaling.sliding_attention", ALL),
-	/* of no consequence */
-	OF_NO_USE("architectures", ALL, ORIGIN),
-	OF_NO_USE("transformers_version", ALL, ORIGIN),
-	OF_NO_USE("_name_or_path", ALL, ORIGIN),
-	OF_NO_USE("name_or_path", ALL, ORIGIN),
-	OF_NO_USE("_commit_hash", ALL, ORIGIN),
-	OF_NO_USE("finetuning_task", ALL, ORIGIN),
-	OF_NO_USE("task_specific_params", ALL, ORIGIN),
-	OF_NO_USE("tokenizer_class", ALL, ORIGIN),
-	OF_NO_USE("prefix", ALL, ORIGIN),
-	OF_NO_USE("model_max_length", ALL, ORIGIN),
-	OF_NO_USE("max_sequence_length", ALL, ORIGIN),
-	OF_NO_USE("unsloth_fixed", ALL, ORIGIN),
-	OF_NO_USE("unsloth_version", ALL, ORIGIN),
-	OF_NO_USE("initializer_range", ALL, TRAINING),
-	OF_NO_USE("attention_dropout", ALL, TRAINING),
-	OF_NO_USE("hidden_dropout", ALL, TRAINING),
-	OF_NO_USE("resid_pdrop", ALL, TRAINING),
-	OF_NO_USE("embd_pdrop", ALL, TRAINING),
-	OF_NO_USE("classifier_dropout", ALL, TRAINING),
-	OF_NO_USE("gradient_checkpointing", ALL, TRAINING),
-	OF_NO_USE("_gradient_checkpointing", ALL, TRAINING),
-	OF_NO_USE("output_router_logits", EXPERTS, TRAINING),
-	OF_NO_USE("router_aux_loss_coef", EXPERTS, TRAINING),
-	OF_NO_USE("router_z_loss_coef", EXPERTS, TRAINING),
-	OF_NO_USE("router_jitter_noise", EXPERTS, TRAINING),
-	OF_NO_USE("use_cache", ALL, LIBRARY),
-	OF_NO_USE("output_attentions", ALL, LIBRARY),
-	OF_NO_USE("output_hidden_states", ALL, LIBRARY),
-	OF_NO_USE("return_dict", ALL, LIBRARY),
-	OF_NO_USE("torchscript", ALL, LIBRARY),
-	OF_NO_USE("use_bfloat16", ALL, LIBRARY),
-	OF_NO_USE("tf_legacy_loss", ALL, LIBRARY),
-	OF_NO_USE("chunk_size_feed_forward", ALL, LIBRARY),
-	OF_NO_USE("attn_implementation", ALL, LIBRARY),
-	OF_NO_USE("_attn_implementation", ALL, LIBRARY),
-	OF_NO_USE("_attn_implementation_autoset", ALL, LIBRARY),
-	OF_NO_USE("experts_implementation", ALL, LIBRARY),
-	OF_NO_USE("_experts_implementation", ALL, LIBRARY),
-	OF_NO_USE("pretraining_tp", "llama", LIBRARY),
-	OF_NO_USE("id2label", ALL, LABELS),
-	OF_NO_USE("label2id", ALL, LABELS),
-	OF_NO_USE("num_labels", ALL, LABELS),
-	OF_NO_USE("problem_type", ALL, LABELS),
-	OF_NO_USE("pad_token_id", ALL, NO_TEXT),
-	OF_NO_USE("sep_token_id", ALL, NO_TEXT),
-	OF_NO_USE("decoder_start_token_id", ALL, NO_TEXT),
-	OF_NO_USE("max_length", ALL, GENERATION),
-	OF_NO_USE("min_length", ALL, GENERATION),
-	OF_NO_USE("do_sample", ALL, GENERATION),
-	OF_NO_USE("early_stopping", ALL, GENERATION),
-	OF_NO_USE("num_beams", ALL, GENERATION),
-	OF_NO_USE("num_beam_groups", ALL, GENERATION),
-	OF_NO_USE("diversity_penalty", ALL, GENERATION),
-	OF_NO_USE("temperature", ALL, GENERATION),
-	OF_NO_USE("top_k", ALL, GENERATION),
-	OF_NO_USE("top_p", ALL, GENERATION),
-	OF_NO_USE("typical_p", ALL, GENERATION),
-	OF_NO_USE("repetition_penalty", ALL, GENERATION),
-	OF_NO_USE("length_penalty", ALL, GENERATION),
-	OF_NO_USE("no_repeat_ngram_size", ALL, GENERATION),
-	OF_NO_USE("encoder_no_repeat_ngram_size", ALL, GENERATION),
-	OF_NO_USE("encoder_repetition_penalty", ALL, GENERATION),
-	OF_NO_USE("bad_words_ids", ALL, GENERATION),
-	OF_NO_USE("num_return_sequences", ALL, GENERATION),
-	OF_NO_USE("output_scores", ALL, GENERATION),
-	OF_NO_USE("return_dict_in_generate", ALL, GENERATION),
-	OF_NO_USE("forced_bos_token_id", ALL, GENERATION),
-	OF_NO_USE("forced_eos_token_id", ALL, GENERATION),
-	OF_NO_USE("remove_invalid_values", ALL, GENERATION),
-	OF_NO_USE("exponential_decay_length_penalty", ALL, GENERATION),
-	OF_NO_USE("suppress_tokens", ALL, GENERATION),
-	OF_NO_USE("begin_suppress_tokens", ALL, GENERATION),
-	OF_NO_USE("epsilon_cutoff", ALL, GENERATION),
-	OF_NO_USE("eta_cutoff", ALL, GENERATION),
-	OF_NO_USE("num_assistant_tokens", ALL, GENERATION),
-	OF_NO_USE("num_assistant_tokens_schedule", ALL, GENERATION),
-	OF_NO_USE("assistant_confidence_threshold", ALL, GENERATION),
-	OF_NO_USE("assistant_lookbehind", ALL, GENERATION),
-	OF_NO_USE("target_lookbehind", ALL, GENERATION),
-	OF_NO_USE("max_window_layers", "qwen3_moe", UNREAD),
-	OF_NO_USE("mtp_transformer_layers", "minimax_m2", NO_MTP),
-	OF_NO_USE("use_mtp", "minimax_m2", NO_MTP),
-	OF_NO_USE("moe_capacity", "ernie4_5_moe", TRAINING),
-	{ "moe_gate", "ernie4_5_moe", ALWAYS, "\"topk\"" },
-	{ "moe_use_aux_free", "ernie4_5_moe", ALWAYS, "true" },
-	OF_NO_USE("attn_type_list", "minimax_m2", UNREAD),
-	OF_NO_USE("shared_intermediate_size", "minimax_m2", UNREAD),
-	{ "use_qk_norm", "minimax_m2", ALWAYS, "true" },
-	{ "qk_norm_type", "minimax_m2", ALWAYS, "\"per_layer\"" },
-	{ "use_routing_bias", "minimax_m2", ALWAYS, "true" },
-	{ "scoring_func", "minimax_m2", ALWAYS, "\"sigmoid\"" },
-	{ "is_causal", ALL, "every position sees those before it", "true" },
-	OF_NO_USE("is_decoder", ALL, UNREAD),
-	{ "is_encoder_decoder", ALL, NO_ENCODER, "false" },
-	{ "add_cross_attention", ALL, NO_ENCODER, "false" },
-	{ "tie_encoder_decoder", ALL, NO_ENCODER, "false" },
-	{ "pruned_heads", ALL, "no head is missing", "{}" },
-	OF_NO_USE("rope_scaling.finetuned", ALL, ORIGIN),
+static const struct cad_known_key common_keys[] = {
+	CAD_READ("model_type"),
+	CAD_READ("hidden_size"),
+	CAD_READ("vocab_size"),
+	CAD_READ("num_hidden_layers"),
+	CAD_READ("max_position_embeddings"),
+	CAD_READ("rms_norm_eps"),
+	CAD_READ("tie_word_embeddings"),
+	CAD_READ("dtype"),
+	CAD_READ("torch_dtype"),
+	CAD_READ("hidden_act"),
+	CAD_READ("quantization_config"),
+	CAD_READ("bos_token_id"),
+	CAD_READ("eos_token_id"),
+	CAD_READ("num_attention_heads"),
+	CAD_READ("num_key_value_heads"),
+	CAD_READ("head_dim"),
+	CAD_READ("intermediate_size"),
+	CAD_READ("layer_types"),
+	CAD_READ("rope_theta"),
+	CAD_READ("rope_scaling"),
+	CAD_READ("rope_parameters"),
+	CAD_READ("partial_rotary_factor"),
+	CAD_READ("original_max_position_embeddings"),
+	CAD_READ("rope_scaling.type"),
+	CAD_READ("rope_scaling.rope_type"),
+	CAD_READ("rope_scaling.rope_theta"),
+	CAD_READ("rope_scaling.factor"),
+	CAD_READ("rope_scaling.original_max_position_embeddings"),
+	CAD_READ("rope_scaling.attention_factor"),
+	CAD_READ("rope_scaling.beta_fast"),
+	CAD_READ("rope_scaling.beta_slow"),
+	CAD_READ("rope_scaling.mscale"),
+	CAD_READ("rope_scaling.mscale_all_dim"),
+	CAD_READ("rope_scaling.truncate"),
+	CAD_READ("rope_scaling.short_factor"),
+	CAD_READ("rope_scaling.long_factor"),
+	CAD_READ("rope_scaling.low_freq_factor"),
+	CAD_READ("rope_scaling.high_freq_factor"),
+	CAD_READ("rope_scaling.partial_rotary_factor"),
+	CAD_READ("rope_scaling.full_attention"),
+	CAD_READ("rope_scaling.sliding_attention"),
+	CAD_NO_USE("architectures", CAD_KEY_ORIGIN),
+	CAD_NO_USE("transformers_version", CAD_KEY_ORIGIN),
+	CAD_NO_USE("auto_map", CAD_KEY_ORIGIN),
+	CAD_NO_USE("_name_or_path", CAD_KEY_ORIGIN),
+	CAD_NO_USE("name_or_path", CAD_KEY_ORIGIN),
+	CAD_NO_USE("_commit_hash", CAD_KEY_ORIGIN),
+	CAD_NO_USE("finetuning_task", CAD_KEY_ORIGIN),
+	CAD_NO_USE("task_specific_params", CAD_KEY_ORIGIN),
+	CAD_NO_USE("tokenizer_class", CAD_KEY_ORIGIN),
+	CAD_NO_USE("prefix", CAD_KEY_ORIGIN),
+	CAD_NO_USE("model_max_length", CAD_KEY_ORIGIN),
+	CAD_NO_USE("max_sequence_length", CAD_KEY_ORIGIN),
+	CAD_NO_USE("unsloth_fixed", CAD_KEY_ORIGIN),
+	CAD_NO_USE("unsloth_version", CAD_KEY_ORIGIN),
+	CAD_NO_USE("initializer_range", CAD_KEY_TRAINING),
+	CAD_NO_USE("attention_dropout", CAD_KEY_TRAINING),
+	CAD_NO_USE("hidden_dropout", CAD_KEY_TRAINING),
+	CAD_NO_USE("resid_pdrop", CAD_KEY_TRAINING),
+	CAD_NO_USE("embd_pdrop", CAD_KEY_TRAINING),
+	CAD_NO_USE("classifier_dropout", CAD_KEY_TRAINING),
+	CAD_NO_USE("gradient_checkpointing", CAD_KEY_TRAINING),
+	CAD_NO_USE("_gradient_checkpointing", CAD_KEY_TRAINING),
+	CAD_NO_USE("use_cache", CAD_KEY_LIBRARY),
+	CAD_NO_USE("output_attentions", CAD_KEY_LIBRARY),
+	CAD_NO_USE("output_hidden_states", CAD_KEY_LIBRARY),
+	CAD_NO_USE("return_dict", CAD_KEY_LIBRARY),
+	CAD_NO_USE("torchscript", CAD_KEY_LIBRARY),
+	CAD_NO_USE("use_bfloat16", CAD_KEY_LIBRARY),
+	CAD_NO_USE("tf_legacy_loss", CAD_KEY_LIBRARY),
+	CAD_NO_USE("chunk_size_feed_forward", CAD_KEY_LIBRARY),
+	CAD_NO_USE("attn_implementation", CAD_KEY_LIBRARY),
+	CAD_NO_USE("_attn_implementation", CAD_KEY_LIBRARY),
+	CAD_NO_USE("_attn_implementation_autoset", CAD_KEY_LIBRARY),
+	CAD_NO_USE("experts_implementation", CAD_KEY_LIBRARY),
+	CAD_NO_USE("_experts_implementation", CAD_KEY_LIBRARY),
+	CAD_NO_USE("id2label", CAD_KEY_LABELS),
+	CAD_NO_USE("label2id", CAD_KEY_LABELS),
+	CAD_NO_USE("num_labels", CAD_KEY_LABELS),
+	CAD_NO_USE("problem_type", CAD_KEY_LABELS),
+	CAD_NO_USE("pad_token_id", CAD_KEY_NO_TEXT),
+	CAD_NO_USE("sep_token_id", CAD_KEY_NO_TEXT),
+	CAD_NO_USE("decoder_start_token_id", CAD_KEY_NO_TEXT),
+	CAD_NO_USE("max_length", CAD_KEY_GENERATION),
+	CAD_NO_USE("min_length", CAD_KEY_GENERATION),
+	CAD_NO_USE("do_sample", CAD_KEY_GENERATION),
+	CAD_NO_USE("early_stopping", CAD_KEY_GENERATION),
+	CAD_NO_USE("num_beams", CAD_KEY_GENERATION),
+	CAD_NO_USE("num_beam_groups", CAD_KEY_GENERATION),
+	CAD_NO_USE("diversity_penalty", CAD_KEY_GENERATION),
+	CAD_NO_USE("temperature", CAD_KEY_GENERATION),
+	CAD_NO_USE("top_k", CAD_KEY_GENERATION),
+	CAD_NO_USE("top_p", CAD_KEY_GENERATION),
+	CAD_NO_USE("typical_p", CAD_KEY_GENERATION),
+	CAD_NO_USE("repetition_penalty", CAD_KEY_GENERATION),
+	CAD_NO_USE("length_penalty", CAD_KEY_GENERATION),
+	CAD_NO_USE("no_repeat_ngram_size", CAD_KEY_GENERATION),
+	CAD_NO_USE("encoder_no_repeat_ngram_size", CAD_KEY_GENERATION),
+	CAD_NO_USE("encoder_repetition_penalty", CAD_KEY_GENERATION),
+	CAD_NO_USE("bad_words_ids", CAD_KEY_GENERATION),
+	CAD_NO_USE("num_return_sequences", CAD_KEY_GENERATION),
+	CAD_NO_USE("output_scores", CAD_KEY_GENERATION),
+	CAD_NO_USE("return_dict_in_generate", CAD_KEY_GENERATION),
+	CAD_NO_USE("forced_bos_token_id", CAD_KEY_GENERATION),
+	CAD_NO_USE("forced_eos_token_id", CAD_KEY_GENERATION),
+	CAD_NO_USE("remove_invalid_values", CAD_KEY_GENERATION),
+	CAD_NO_USE("exponential_decay_length_penalty", CAD_KEY_GENERATION),
+	CAD_NO_USE("suppress_tokens", CAD_KEY_GENERATION),
+	CAD_NO_USE("begin_suppress_tokens", CAD_KEY_GENERATION),
+	CAD_NO_USE("epsilon_cutoff", CAD_KEY_GENERATION),
+	CAD_NO_USE("eta_cutoff", CAD_KEY_GENERATION),
+	CAD_NO_USE("num_assistant_tokens", CAD_KEY_GENERATION),
+	CAD_NO_USE("num_assistant_tokens_schedule", CAD_KEY_GENERATION),
+	CAD_NO_USE("assistant_confidence_threshold", CAD_KEY_GENERATION),
+	CAD_NO_USE("assistant_lookbehind", CAD_KEY_GENERATION),
+	CAD_NO_USE("target_lookbehind", CAD_KEY_GENERATION),
+	CAD_ONLY("is_causal", "every position sees those before it", "true"),
+	CAD_NO_USE("is_decoder", CAD_KEY_UNREAD),
+	CAD_ONLY("is_encoder_decoder", CAD_KEY_NO_ENCODER, "false"),
+	CAD_ONLY("add_cross_attention", CAD_KEY_NO_ENCODER, "false"),
+	CAD_ONLY("tie_encoder_decoder", CAD_KEY_NO_ENCODER, "false"),
+	CAD_ONLY("pruned_heads", "no head is missing", "{}"),
+	CAD_NO_USE("rope_scaling.finetuned", CAD_KEY_ORIGIN),
+};
+
+static const struct cad_known_key expert_keys[] = {
+	CAD_READ("num_local_experts"),
+	CAD_READ("num_experts"),
+	CAD_READ("n_routed_experts"),
+	CAD_READ("num_experts_per_tok"),
+	CAD_READ("experts_per_token"),
+	CAD_READ("moe_num_experts"),
+	CAD_READ("moe_k"),
+	CAD_NO_USE("output_router_logits", CAD_KEY_TRAINING),
+	CAD_NO_USE("router_aux_loss_coef", CAD_KEY_TRAINING),
+	CAD_NO_USE("router_z_loss_coef", CAD_KEY_TRAINING),
+	CAD_NO_USE("router_jitter_noise", CAD_KEY_TRAINING),
 };
 /* clang-format on */
-enum { KNOWN = sizeof known / sizeof *known };
 
 const struct cad_known_key *cad_known_keys(size_t *count)
 {
-	*count = KNOWN;
-	return known;
+	*count = sizeof common_keys / sizeof *common_keys;
+	return common_keys;
 }
 
-bool cad_known_key_is_of(const struct cad_known_key *entry, const char *family)
+const struct cad_known_key *cad_known_expert_keys(size_t *count)
 {
-	size_t length = strlen(family);
-	bool without = entry->families && *entry->families == '-';
-
-	for (const char *at = entry->families ? entry->families + without : NULL; at;
-		at = strchr(at, ' ') ? strchr(at, ' ') + 1 : NULL)
-		if (strncmp(at, family, length) == 0 && (at[length] == 0 || at[length] == ' '))
-			return !without;
-	return !entry->families || without;
+	*count = sizeof expert_keys / sizeof *expert_keys;
+	return expert_keys;
 }
 
-static const struct cad_known_key *find(const char *inside, const char *key, const char *family)
+static const struct cad_known_key *find_in(
+	const struct cad_known_key *keys, size_t count, const char *inside, const char *key)
 {
 	size_t length = strlen(inside);
 
-	for (size_t i = 0; i < KNOWN; i++)
-		if (strncmp(known[i].key, inside, length) == 0 && strcmp(known[i].key + length, key) == 0 &&
-			cad_known_key_is_of(&known[i], family))
-			return &known[i];
+	for (size_t i = 0; i < count; i++)
+		if (strncmp(keys[i].key, inside, length) == 0 && strcmp(keys[i].key + length, key) == 0)
+			return &keys[i];
 	return NULL;
+}
+
+const struct cad_known_key *cad_known_key_find(const struct cad_arch *arch, const char *inside, const char *key)
+{
+	size_t count;
+	const struct cad_known_key *keys = cad_known_keys(&count),
+				   *found = find_in(arch->keys, arch->keys_count, inside, key);
+
+	if (!found)
+		found = find_in(keys, count, inside, key);
+	keys = cad_known_expert_keys(&count);
+	return found || arch->dense ? found : find_in(keys, count, inside, key);
 }
 
 static bool is_value(const json_t *value, const char *text)
@@ -295,17 +229,17 @@ static void refuse(const struct cad_keys *keys, const char *key, const char *fam
 		family);
 }
 
-void cad_known_keys_check(const struct cad_keys *keys, const char *inside, const char *family)
+void cad_known_keys_check(const struct cad_keys *keys, const char *inside, const struct cad_arch *arch)
 {
 	const char *key;
 	const json_t *value;
 
 	json_object_foreach((json_t *)keys->object, key, value)
 	{
-		const struct cad_known_key *entry = find(inside, key, family);
+		const struct cad_known_key *entry = cad_known_key_find(arch, inside, key);
 		bool good = entry && entry->only ? json_is_null(value) || is_value(value, entry->only)
 						 : entry || says_nothing(value);
 		if (!good)
-			refuse(keys, key, family);
+			refuse(keys, key, arch->name);
 	}
 }

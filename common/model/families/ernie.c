@@ -37,11 +37,25 @@ static const struct cad_tensor_name ernie4_5_moe_names[] = {
 	{ CAD_ROLE_SELECTION_BIAS, "model.layers.{l}.mlp.moe_statics.e_score_correction_bias" },
 };
 
+static const struct cad_known_key ernie4_5_moe_keys[] = {
+	CAD_READ("moe_intermediate_size"),
+	CAD_READ("moe_num_shared_experts"),
+	CAD_READ("moe_layer_start_index"),
+	CAD_READ("moe_layer_end_index"),
+	CAD_READ("moe_layer_interval"),
+	CAD_READ("moe_norm_min"),
+	CAD_READ("use_bias"),
+	CAD_NO_USE("moe_capacity", CAD_KEY_TRAINING),
+	CAD_ONLY("moe_gate", CAD_KEY_ALWAYS, "\"topk\""),
+	CAD_ONLY("moe_use_aux_free", CAD_KEY_ALWAYS, "true"),
+};
+
 const struct cad_arch cad_arch_ernie4_5_moe = {
 	.name = "ernie4_5_moe",
 	.runs = true,
 	.rope_theta = 5e5,
 	.read = read_ernie4_5_moe,
+	CAD_KEYS(ernie4_5_moe_keys),
 	CAD_NAMES(ernie4_5_moe_names),
 	.fused = CAD_FUSED_ROWS,
 };

@@ -17,11 +17,27 @@ static void read_glm4_moe(const struct cad_keys *keys, struct cad_model_spec *sp
 	spec->further_layers = cad_keys_u32_or(keys, cad_keys_name(keys, further), 0, CAD_LAYERS_MAX, 1);
 }
 
+static const struct cad_known_key glm4_moe_keys[] = {
+	CAD_READ("attention_bias"),
+	CAD_READ("norm_topk_prob"),
+	CAD_READ("moe_intermediate_size"),
+	CAD_READ("use_qk_norm"),
+	CAD_READ("n_group"),
+	CAD_READ("topk_group"),
+	CAD_READ("first_k_dense_replace"),
+	CAD_READ("moe_layer_freq"),
+	CAD_READ("routed_scaling_factor"),
+	CAD_READ("n_shared_experts"),
+	CAD_READ("num_nextn_predict_layers"),
+	CAD_READ("num_mtp_layers"),
+};
+
 const struct cad_arch cad_arch_glm4_moe = {
 	.name = "glm4_moe",
 	.runs = true,
 	.rope_theta = 1e4,
 	.rope_partial = 0.5,
 	.read = read_glm4_moe,
+	CAD_KEYS(glm4_moe_keys),
 	.fused = CAD_FUSED_ROWS,
 };

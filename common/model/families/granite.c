@@ -29,13 +29,31 @@ static const struct cad_tensor_name granitemoe_fused_names[] = {
 	{ CAD_ROLE_SHARED_GATE, "model.layers.{l}.shared_mlp.input_linear.weight" },
 };
 
+static const struct cad_known_key granitemoe_keys[] = {
+	CAD_READ("attention_bias"),
+	CAD_READ("attention_multiplier"),
+	CAD_READ("embedding_multiplier"),
+	CAD_READ("residual_multiplier"),
+	CAD_READ("logits_scaling"),
+};
+
 const struct cad_arch cad_arch_granitemoe = {
 	.name = "granitemoe",
 	.runs = true,
 	.rope_theta = 1e4,
 	.read = read_granitemoe,
+	CAD_KEYS(granitemoe_keys),
 	CAD_NAMES(granitemoe_names),
 	CAD_FUSED_NAMES(granitemoe_fused_names),
+};
+
+static const struct cad_known_key granitemoeshared_keys[] = {
+	CAD_READ("attention_bias"),
+	CAD_READ("attention_multiplier"),
+	CAD_READ("embedding_multiplier"),
+	CAD_READ("residual_multiplier"),
+	CAD_READ("logits_scaling"),
+	CAD_READ("shared_intermediate_size"),
 };
 
 const struct cad_arch cad_arch_granitemoeshared = {
@@ -43,6 +61,7 @@ const struct cad_arch cad_arch_granitemoeshared = {
 	.runs = true,
 	.rope_theta = 1e4,
 	.read = read_granitemoe,
+	CAD_KEYS(granitemoeshared_keys),
 	CAD_NAMES(granitemoe_names),
 	CAD_FUSED_NAMES(granitemoe_fused_names),
 };

@@ -19,11 +19,16 @@ const struct cad_tensor_name cad_mixtral_names[] = {
 	{ CAD_ROLE_EXPERT_DOWN, "model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight" },
 };
 
+static const struct cad_known_key mixtral_keys[] = {
+	CAD_READ("sliding_window"),
+};
+
 const struct cad_arch cad_arch_mixtral = {
 	.name = "mixtral",
 	.runs = true,
 	.rope_theta = 1e6,
 	.read = read_mixtral,
+	CAD_KEYS(mixtral_keys),
 	CAD_NAMES(cad_mixtral_names),
 	.fused = CAD_FUSED_ROWS,
 	.renamed = ".block_sparse_moe.",

@@ -13,10 +13,17 @@ static void read_olmoe(const struct cad_keys *keys, struct cad_model_spec *spec)
 	spec->expert.size = cad_read_ffn_size(keys, "intermediate_size");
 }
 
+static const struct cad_known_key olmoe_keys[] = {
+	CAD_READ("attention_bias"),
+	CAD_READ("norm_topk_prob"),
+	CAD_READ("clip_qkv"),
+};
+
 const struct cad_arch cad_arch_olmoe = {
 	.name = "olmoe",
 	.runs = true,
 	.rope_theta = 1e4,
 	.read = read_olmoe,
+	CAD_KEYS(olmoe_keys),
 	.fused = CAD_FUSED_ROWS,
 };

@@ -56,6 +56,7 @@ void cad_read_uniform_window(const struct cad_keys *keys, struct cad_model_spec 
 
 /* ---- rows of the table ---- */
 
+#define CAD_KEYS(list) .keys = (list), .keys_count = sizeof(list) / sizeof *(list)
 #define CAD_NAMES(list) .names = (list), .names_count = sizeof(list) / sizeof *(list)
 #define CAD_FUSED_NAMES(list) .fused_names = (list), .fused_names_count = sizeof(list) / sizeof *(list)
 

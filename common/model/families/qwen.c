@@ -37,13 +37,37 @@ static const struct cad_tensor_name qwen2_moe_names[] = {
 	{ CAD_ROLE_SHARED_DOWN, "model.layers.{l}.mlp.shared_expert.down_proj.weight" },
 };
 
+static const struct cad_known_key qwen2_moe_keys[] = {
+	CAD_READ("sliding_window"),
+	CAD_READ("use_sliding_window"),
+	CAD_READ("norm_topk_prob"),
+	CAD_READ("moe_intermediate_size"),
+	CAD_READ("decoder_sparse_step"),
+	CAD_READ("mlp_only_layers"),
+	CAD_READ("qkv_bias"),
+	CAD_READ("max_window_layers"),
+	CAD_READ("shared_expert_intermediate_size"),
+};
+
 const struct cad_arch cad_arch_qwen2_moe = {
 	.name = "qwen2_moe",
 	.runs = true,
 	.rope_theta = 1e4,
 	.read = read_qwen2_moe,
+	CAD_KEYS(qwen2_moe_keys),
 	CAD_NAMES(qwen2_moe_names),
 	.fused = CAD_FUSED_ROWS,
+};
+
+static const struct cad_known_key qwen3_moe_keys[] = {
+	CAD_READ("attention_bias"),
+	CAD_READ("sliding_window"),
+	CAD_READ("use_sliding_window"),
+	CAD_READ("norm_topk_prob"),
+	CAD_READ("moe_intermediate_size"),
+	CAD_READ("decoder_sparse_step"),
+	CAD_READ("mlp_only_layers"),
+	CAD_NO_USE("max_window_layers", CAD_KEY_UNREAD),
 };
 
 const struct cad_arch cad_arch_qwen3_moe = {
@@ -51,5 +75,6 @@ const struct cad_arch cad_arch_qwen3_moe = {
 	.runs = true,
 	.rope_theta = 1e4,
 	.read = read_qwen3_moe,
+	CAD_KEYS(qwen3_moe_keys),
 	.fused = CAD_FUSED_ROWS,
 };
