@@ -285,7 +285,7 @@ struct kn_attend {
  * each divided by the sum. bias: NULL or [E], added to the scores for the choice only. All per
  * cad_gate_spec:
  * score (or, with softmax_after_topk, the logit itself), + bias, experts outside the kept groups
- * are not candidates, top-k, softmax over the chosen where asked, then where asked w / (the sum over
+ * are not candidates (dropped_zero: count as 0), top-k, softmax over the chosen where asked, then where asked w / (the sum over
  * slots ascending + epsilon, or `least` if that is more), then * scale. Source: transformers
  * modeling_{mixtral,deepseek_v2,deepseek_v3,gpt_oss,ernie4_5_moe}.py.
  * NaN is below everything: ids are valid and different whatever the logits, weights may be NaN, and

@@ -75,6 +75,37 @@ struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t
 	};
 }
 
+/* Rows first .. first + n - 1 of kv_b_proj. */
+static struct kn_source rows_of(const struct kn_source *up, size_t first, size_t n)
+{
+	return (struct kn_source){
+		.data = (const uint8_t *)up->data + first * up->k * cad_dtype_bytes(up->dtype),
+		.dtype = up->dtype,
+		.n = n,
+		.k = up->k,
+	};
+}
+
+struct kn_source kn_latent_values(const struct cad_attention_spec *spec, const struct kn_source *up, uint32_t head)
+{
+	size_t each = spec->nope_size + spec->value_size;
+	return rows_of(up, head * each + spec->nope_size, spec->value_size);
+}
+
+struct kn_source kn_latent_keys(
+	const struct cad_attention_spec *spec, const struct kn_source *up, uint32_t head, void *turned)
+{
+	size_t each = spec->nope_size + spec->value_size, bytes = cad_dtype_bytes(up->dtype);
+	struct kn_source rows = rows_of(up, head * each, spec->nope_size);
+	const uint8_t *in = rows.data;
+	uint8_t *out = turned;
+
+	for (size_t k = 0; k < rows.k && out; k++)
+		for (size_t n = 0; n < rows.n; n++, out += bytes)
+			memcpy(out, in + (n * rows.k + k) * bytes, bytes);
+	return (struct kn_source){ .data = turned, .dtype = rows.dtype, .n = rows.k, .k = rows.n };
+}
+
 /* NULL: of its image. */
 static uint64_t one_expert_bytes(
 	const struct kn_device *device, const struct kn_expert_source *source, enum cad_weights weights)
@@ -119,6 +150,21 @@ static uint64_t tensor_bytes(const struct kn_device *device, struct cad_tensor t
 			       : device->ops->vector_bytes(device, source.n);
 }
 
+/* Of the matrices for each head that kv_b_proj becomes. */
+static uint64_t heads_bytes(
+	const struct kn_device *device, const struct cad_model *model, uint32_t layer, enum cad_weights weights)
+{
+	const struct cad_attention_spec *spec = cad_attention_of(cad_model_spec(model), layer);
+	struct kn_source up = find(model, CAD_ROLE_KV_UP, layer, 0);
+
+	if (!up.data)
+		return 0;
+	struct kn_source keys = kn_latent_keys(spec, &up, 0, NULL), values = kn_latent_values(spec, &up, 0);
+	return spec->heads *
+		(device->ops->matrix_bytes(device, &keys, weights) +
+			device->ops->matrix_bytes(device, &values, weights));
+}
+
 static bool is_ffn(enum cad_role role)
 {
 	return (role >= CAD_ROLE_FFN_GATE && role <= CAD_ROLE_FFN_DOWN_BIAS) ||
@@ -132,7 +178,9 @@ static uint64_t layer_bytes(
 	uint64_t bytes = ffn.gate.data ? device->ops->expert_bytes(device, &ffn, weights) : 0;
 
 	for (enum cad_role role = CAD_ROLE_ATTENTION_NORM; role < CAD_ROLE_EXPERT_GATE; role++)
-		if (!is_ffn(role))
+		if (role == CAD_ROLE_KV_UP)
+			bytes += heads_bytes(device, model, layer, kn_role_weights(role, weights));
+		else if (!is_ffn(role))
 			bytes += tensor_bytes(
 				device, cad_model_tensor(model, role, layer, 0), kn_role_weights(role, weights));
 	return bytes;
@@ -190,7 +238,7 @@ uint64_t kn_kv_token_values(const struct cad_model_spec *spec)
 	uint64_t values = 0;
 	for (uint32_t i = 0; i < spec->attentions_count; i++) {
 		struct kn_kv kv = kn_kv_of(spec, i, CAD_KV_F32, 1);
-		values += kv.layers * kv.kv_heads * (kv.key_size + kv.value_size);
+		values += kv.layers * kv.kv_heads * (kv.key_size + (kv.latent ? 0 : kv.value_size));
 	}
 	return values;
 }

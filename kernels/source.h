@@ -22,12 +22,21 @@ void kn_expert_checksum(
 /* The ffn of a dense layer, or the shared expert of an MoE layer; gate.data NULL: it has none. */
 struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t layer);
 
+/* Of kv_b_proj of latent attention, [heads * (nope_size + value_size)][kv_rank], what linear_heads gets
+ * for one head. Values: rows of it, [value_size][kv_rank]. Keys: rows turned around, [kv_rank][nope_size],
+ * into `turned`, which has room for as many elements; NULL: nothing is read, for sizes. */
+struct kn_source kn_latent_values(const struct cad_attention_spec *spec, const struct kn_source *up, uint32_t head);
+struct kn_source kn_latent_keys(
+	const struct cad_attention_spec *spec, const struct kn_source *up, uint32_t head, void *turned);
+
 /* How the matrix of a role is kept when others are kept as `weights`: products of the gate, and of
  * the shared expert's score, are always those of profile f32, so that quantised models route as
- * well as the checkpoint does; rows of the embedding are looked up, not multiplied. */
+ * well as the checkpoint does; so are those of latent attention for each head, which are short; rows
+ * of the embedding are looked up, not multiplied. */
 static inline enum cad_weights kn_role_weights(enum cad_role role, enum cad_weights weights)
 {
-	bool floats = role == CAD_ROLE_GATE || role == CAD_ROLE_SHARED_SCORE || role == CAD_ROLE_EMBED;
+	bool floats = role == CAD_ROLE_GATE || role == CAD_ROLE_SHARED_SCORE || role == CAD_ROLE_EMBED ||
+		role == CAD_ROLE_KV_UP;
 	return floats && cad_weights_profile(weights) != CAD_PROFILE_F32 ? CAD_WEIGHTS_AS_IS : weights;
 }
 /* The type that a tensor is kept in: vectors in their own. */

@@ -60,13 +60,13 @@ static void run_ffn(struct rt_step *step, const struct rt_work *work)
 
 static void attention(struct rt_step *step, const struct rt_work *work)
 {
-	const struct cad_attention_spec *a = cad_attention_of(step->spec, work->layer);
+	const struct cad_attention_spec *spec = cad_attention_of(step->spec, work->layer);
 	const struct rt_step_buffers *b = &step->buffers;
 	const struct rt_step_inputs *in = &step->inputs;
 	uint32_t rope = step->spec->layers[work->layer].rope_at;
 	size_t first = work->first, at = first * ld_hidden(step), window = step->windows.of_layer[work->layer];
 
-	rt_attend(&(struct rt_attention){
+	struct rt_attention a = {
 		.queue = step->queue,
 		.spec = step->spec,
 		.weights = &step->weights.layers[work->layer],
@@ -76,16 +76,16 @@ static void attention(struct rt_step *step, const struct rt_work *work)
 		.x = b->x + at,
 		.normed = b->normed + at,
 		.projected = b->shared + at,
-		.q = b->q + first * kn_ld((size_t)a->heads * a->head_size),
-		.k = b->k + first * kn_ld((size_t)a->kv_heads * a->head_size),
-		.v = b->v + first * kn_ld((size_t)a->kv_heads * a->value_size),
-		.attended = b->attended + first * kn_ld((size_t)a->heads * a->value_size),
 		.rope = b->ropes[rope] + first * step->spec->ropes[rope].size,
 		.positions = in->positions + first,
 		.slots = in->slots + first,
 		.begin = in->begin + window * step->batch->rows + first,
 		.end = in->end + first,
-	});
+	};
+	for (enum rt_scratch s = 0; s < RT_SCRATCH_COUNT; s++)
+		if (b->attention[s])
+			a.scratch[s] = b->attention[s] + first * kn_ld(rt_scratch_row(spec, s));
+	rt_attend(&a);
 	rt_stage_end(&step->stages, RT_STAGE_ATTENTION);
 }
 

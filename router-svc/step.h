@@ -13,6 +13,7 @@
 
 #include "router-svc/moe/capacity.h"
 #include "router-svc/moe/exchange.h"
+#include "router-svc/model/attention.h"
 #include "router-svc/model/weights.h"
 #include "router-svc/stages.h"
 
@@ -33,12 +34,12 @@ struct rt_step_inputs {
 
 /* Device memory, f32 unless said; ld = kn_ld(row). */
 struct rt_step_buffers {
-	void *inputs;                /* struct rt_step_inputs */
-	float *x;                    /* [T][H]: the residual stream */
-	float *normed;               /* [T][H]: what attention, the gate and the experts read; kept until the sums are
+	void *inputs;  /* struct rt_step_inputs */
+	float *x;      /* [T][H]: the residual stream */
+	float *normed; /* [T][H]: what attention, the gate and the experts read; kept until the sums are
 	                * in, because a row may have to be sent again */
-	float *q, *k, *v, *attended; /* [T][heads * D], [T][kv_heads * D], [T][kv_heads * Dv], [T][heads * Dv] */
-	float *ropes[CAD_ROPES_MAX]; /* of each rope: [T][size] */
+	float *attention[RT_SCRATCH_COUNT]; /* [T][rt_scratch_row] of the layer that has most; NULL: none has any */
+	float *ropes[CAD_ROPES_MAX];        /* of each rope: [T][size] */
 	/* [T][H]: the shared expert's output, or a dense ffn's, or attention's output projection */
 	float *shared;
 	float *shared_score; /* [T][1]: how much of the shared expert counts, before the sigmoid */

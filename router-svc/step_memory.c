@@ -55,23 +55,17 @@ static void add(struct blocks *blocks, bool host, void *pointer, size_t bytes)
 	blocks->list[blocks->count++] = (struct block){ pointer, bytes, host };
 }
 
-/* Queries, keys and values of a row, and what attention makes of them: as many as the layer with most
- * has. */
-static void add_heads(struct blocks *blocks, const struct cad_model_spec *spec, size_t rows, struct rt_step_buffers *b)
+/* What attention makes of a row: as much as the layer with most has. */
+static void add_scratch(
+	struct blocks *blocks, const struct cad_model_spec *spec, size_t rows, struct rt_step_buffers *b)
 {
-	size_t q = 0, k = 0, v = 0, attended = 0;
-
-	for (uint32_t i = 0; i < spec->attentions_count; i++) {
-		const struct cad_attention_spec *a = &spec->attentions[i];
-		q = most(q, (size_t)a->heads * a->head_size);
-		k = most(k, (size_t)a->kv_heads * a->head_size);
-		v = most(v, (size_t)a->kv_heads * a->value_size);
-		attended = most(attended, (size_t)a->heads * a->value_size);
+	for (enum rt_scratch s = 0; s < RT_SCRATCH_COUNT; s++) {
+		size_t row = 0;
+		for (uint32_t i = 0; i < spec->attentions_count; i++)
+			row = most(row, rt_scratch_row(&spec->attentions[i], s));
+		if (row > 0)
+			add(blocks, false, &b->attention[s], rows * kn_ld(row) * sizeof(float));
 	}
-	add(blocks, false, &b->q, rows * kn_ld(q) * sizeof(float));
-	add(blocks, false, &b->k, rows * kn_ld(k) * sizeof(float));
-	add(blocks, false, &b->v, rows * kn_ld(v) * sizeof(float));
-	add(blocks, false, &b->attended, rows * kn_ld(attended) * sizeof(float));
 }
 
 /* Everything that a step needs, in one list: init takes it, fini gives it back. */
@@ -91,7 +85,7 @@ static void list_blocks(struct rt_step *step, struct blocks *blocks)
 	add(blocks, false, &b->x, rows * hidden);
 	add(blocks, false, &b->normed, rows * hidden);
 	add(blocks, false, &b->shared, rows * hidden);
-	add_heads(blocks, spec, rows, b);
+	add_scratch(blocks, spec, rows, b);
 	for (uint32_t i = 0; i < spec->ropes_count; i++)
 		add(blocks, false, &b->ropes[i], rows * spec->ropes[i].size * f);
 	add(blocks, false, &b->head_rows, RT_HEAD_ROWS * hidden);

@@ -23,11 +23,14 @@ enum cad_role {
 	CAD_ROLE_Q_NORM,
 	CAD_ROLE_K_NORM, /* [D], or [heads * D], [kv_heads * D] */
 	CAD_ROLE_SINKS,  /* [heads] */
-	/* latent attention */
+	/* latent attention: compressed to [q_rank][H] and [kv_rank + rope_size][H], normed, and expanded:
+	 * [heads * D][q_rank], [heads * (nope_size + value_size)][kv_rank] */
 	CAD_ROLE_Q_DOWN,
+	CAD_ROLE_Q_DOWN_BIAS,
 	CAD_ROLE_Q_DOWN_NORM,
 	CAD_ROLE_Q_UP,
 	CAD_ROLE_KV_DOWN,
+	CAD_ROLE_KV_DOWN_BIAS,
 	CAD_ROLE_KV_DOWN_NORM,
 	CAD_ROLE_KV_UP,
 	CAD_ROLE_FFN_NORM, /* [H] */

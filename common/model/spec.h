@@ -84,7 +84,10 @@ struct cad_attention_spec {
 	float clip_qkv; /* 0: off; q, k (after their norms) and v are clamped to [-clip, clip] */
 	float scale;    /* scores are multiplied by this */
 	bool sinks;     /* one learned logit per head joins the softmax (gpt_oss) */
-	uint32_t q_rank, kv_rank, nope_size, rope_size; /* latent attention */
+	/* latent attention: q_rank 0: queries are not compressed; the epsilon of its own norms */
+	uint32_t q_rank, kv_rank, nope_size, rope_size;
+	bool down_bias;
+	float latent_epsilon;
 };
 
 enum cad_score { CAD_SCORE_SOFTMAX, CAD_SCORE_SIGMOID };
@@ -97,6 +100,7 @@ struct cad_gate_spec {
 	bool selection_bias;          /* added for the choice, not for the weight (DeepSeek-V3) */
 	uint32_t groups, groups_kept; /* 1, 1: no groups */
 	enum cad_group_score group_score;
+	bool dropped_zero; /* an expert outside the kept groups is chosen by 0 (DeepSeek-V2), not by nothing */
 	bool renormalise;
 	float renormalise_epsilon; /* added to the sum: 1e-20 in DeepSeek-V3, else 0 */
 	float renormalise_least;   /* the sum is at least this: 1e-12 in ERNIE 4.5, else 0 */

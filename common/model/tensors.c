@@ -28,9 +28,11 @@ static const struct cad_tensor_name common_names[] = {
 	{ CAD_ROLE_K_NORM, "model.layers.{l}.self_attn.k_norm.weight" },
 	{ CAD_ROLE_SINKS, "model.layers.{l}.self_attn.sinks" },
 	{ CAD_ROLE_Q_DOWN, "model.layers.{l}.self_attn.q_a_proj.weight" },
+	{ CAD_ROLE_Q_DOWN_BIAS, "model.layers.{l}.self_attn.q_a_proj.bias" },
 	{ CAD_ROLE_Q_DOWN_NORM, "model.layers.{l}.self_attn.q_a_layernorm.weight" },
 	{ CAD_ROLE_Q_UP, "model.layers.{l}.self_attn.q_b_proj.weight" },
 	{ CAD_ROLE_KV_DOWN, "model.layers.{l}.self_attn.kv_a_proj_with_mqa.weight" },
+	{ CAD_ROLE_KV_DOWN_BIAS, "model.layers.{l}.self_attn.kv_a_proj_with_mqa.bias" },
 	{ CAD_ROLE_KV_DOWN_NORM, "model.layers.{l}.self_attn.kv_a_layernorm.weight" },
 	{ CAD_ROLE_KV_UP, "model.layers.{l}.self_attn.kv_b_proj.weight" },
 	{ CAD_ROLE_FFN_NORM, "model.layers.{l}.post_attention_layernorm.weight" },
@@ -202,9 +204,11 @@ static struct cad_tensor_want attention_wanted(const struct cad_model_spec *spec
 	case CAD_ROLE_K_NORM: return vector(a->qk_norm != CAD_QK_NORM_NONE, projection ? k : head);
 	case CAD_ROLE_SINKS: return vector(a->sinks, a->heads);
 	case CAD_ROLE_Q_DOWN: return matrix(latent && a->q_rank, a->q_rank, hidden);
+	case CAD_ROLE_Q_DOWN_BIAS: return vector(latent && a->q_rank && a->down_bias, a->q_rank);
 	case CAD_ROLE_Q_DOWN_NORM: return vector(latent && a->q_rank, a->q_rank);
 	case CAD_ROLE_Q_UP: return matrix(latent && a->q_rank, q, a->q_rank);
 	case CAD_ROLE_KV_DOWN: return matrix(latent, a->kv_rank + a->rope_size, hidden);
+	case CAD_ROLE_KV_DOWN_BIAS: return vector(latent && a->down_bias, a->kv_rank + a->rope_size);
 	case CAD_ROLE_KV_DOWN_NORM: return vector(latent, a->kv_rank);
 	case CAD_ROLE_KV_UP: return matrix(latent, (uint64_t)a->heads * (a->nope_size + a->value_size), a->kv_rank);
 	default: return (struct cad_tensor_want){ 0 };

@@ -73,8 +73,8 @@ static void choose(const struct cad_gate_spec *spec, const float *choice, struct
 	best->count = 0;
 	best->most = spec->topk;
 	for (uint32_t e = 0; e < spec->experts; e++)
-		if (kept[e / size])
-			best_offer(best, sort_key(choice[e]), (int32_t)e);
+		if (kept[e / size] || spec->dropped_zero)
+			best_offer(best, sort_key(kept[e / size] ? choice[e] : 0.0f), (int32_t)e);
 }
 
 static void gate_row(

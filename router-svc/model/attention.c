@@ -1,10 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Grouped-query attention of one layer. Source: transformers
+/* Attention of one layer, and grouped-query attention; latent attention is in latent.c. Source: transformers
  * modeling_{llama,mixtral,olmoe,qwen3_moe}.py; their differences are fields of the spec. */
-#include "router-svc/model/attention.h"
+#include "router-svc/model/latent.h"
 
-static void project(const struct rt_attention *a, const struct kn_matrix *w, const float *bias, float clip,
-	const float *x, float *y)
+size_t rt_scratch_row(const struct cad_attention_spec *spec, enum rt_scratch what)
+{
+	bool latent = spec->kind == CAD_ATTENTION_LATENT;
+	size_t heads = spec->heads, key = spec->kv_rank + spec->rope_size;
+
+	switch (what) {
+	case RT_SCRATCH_Q: return heads * spec->head_size;
+	case RT_SCRATCH_K: return latent ? key : (size_t)spec->kv_heads * spec->head_size;
+	case RT_SCRATCH_V: return latent ? 0 : (size_t)spec->kv_heads * spec->value_size;
+	case RT_SCRATCH_OUT: return heads * spec->value_size;
+	case RT_SCRATCH_Q_DOWN: return latent ? spec->q_rank : 0;
+	case RT_SCRATCH_ABSORBED: return latent ? heads * key : 0;
+	case RT_SCRATCH_LATENT: return latent ? heads * spec->kv_rank : 0;
+	case RT_SCRATCH_COUNT: break;
+	}
+	return 0;
+}
+
+void rt_project(const struct rt_attention *a, const struct kn_matrix *w, const float *bias, float clip, const float *x,
+	float *y)
 {
 	a->queue->ops->linear(a->queue,
 		&(struct kn_linear){
@@ -41,15 +59,16 @@ static void norm_heads(const struct rt_attention *a, const float *weight, uint32
 		});
 }
 
-static void rotate(const struct rt_attention *a, float *x, uint32_t heads)
+void rt_rotate(const struct rt_attention *a, float *x, size_t ld, uint32_t heads, uint32_t head_size)
 {
 	const struct cad_rope_spec *rope = cad_rope_of(a->spec, a->layer);
-	uint32_t head_size = cad_attention_of(a->spec, a->layer)->head_size;
 
+	if (!a->spec->layers[a->layer].rope)
+		return;
 	a->queue->ops->rope(a->queue,
 		&(struct kn_rope){
 			.x = x,
-			.ldx = kn_ld((size_t)heads * head_size),
+			.ldx = ld,
 			.rows = a->rows,
 			.heads = heads,
 			.head_size = head_size,
@@ -59,30 +78,7 @@ static void rotate(const struct rt_attention *a, float *x, uint32_t heads)
 		});
 }
 
-/* q, k and v of the rows: projected, normed, clamped, rotated. */
-static void make_heads(const struct rt_attention *a)
-{
-	const struct cad_attention_spec *spec = cad_attention_of(a->spec, a->layer);
-	const struct rt_layer_weights *w = a->weights;
-
-	/* with a norm, q and k are clamped after it */
-	float clip = spec->qk_norm == CAD_QK_NORM_NONE ? spec->clip_qkv : 0.0f;
-	project(a, &w->q, w->q_bias, clip, a->normed, a->q);
-	project(a, &w->k, w->k_bias, clip, a->normed, a->k);
-	project(a, &w->v, w->v_bias, spec->clip_qkv, a->normed, a->v);
-	if (spec->qk_norm != CAD_QK_NORM_NONE) {
-		norm_heads(a, w->q_norm, spec->heads, a->q);
-		norm_heads(a, w->k_norm, spec->kv_heads, a->k);
-	}
-
-	if (a->spec->layers[a->layer].rope) {
-		rotate(a, a->q, spec->heads);
-		rotate(a, a->k, spec->kv_heads);
-	}
-}
-
-/* k and v go into the cache, and the rows look at what is there. */
-static void look(const struct rt_attention *a)
+void rt_look(const struct rt_attention *a, const float *q, const float *k, const float *v, float *out)
 {
 	const struct cad_attention_spec *spec = cad_attention_of(a->spec, a->layer);
 	const struct kn_ops *ops = a->queue->ops;
@@ -99,10 +95,10 @@ static void look(const struct rt_attention *a)
 			.kv = kv,
 			.layer = place->layer,
 			.rows = a->rows,
-			.k = a->k,
-			.v = a->v,
-			.ldk = kn_ld((size_t)spec->kv_heads * spec->head_size),
-			.ldv = kn_ld((size_t)spec->kv_heads * spec->value_size),
+			.k = k,
+			.v = v,
+			.ldk = kn_ld(kv->kv_heads * kv->key_size),
+			.ldv = kn_ld(kv->kv_heads * kv->value_size),
 			.positions = a->positions,
 			.tables = tables,
 		});
@@ -112,17 +108,44 @@ static void look(const struct rt_attention *a)
 			.layer = place->layer,
 			.rows = a->rows,
 			.heads = spec->heads,
-			.q = a->q,
-			.ldq = kn_ld((size_t)spec->heads * spec->head_size),
+			.q = q,
+			.ldq = kn_ld(spec->heads * kv->key_size),
 			.scale = spec->scale,
 			.begin = a->begin,
 			.end = a->end,
 			.tables = tables,
 			.sinks = a->weights->sinks,
-			.out = a->attended,
-			.ldo = kn_ld((size_t)spec->heads * spec->value_size),
+			.out = out,
+			.ldo = kn_ld(spec->heads * kv->value_size),
 		});
 }
+
+/* ---- grouped queries ---- */
+
+/* Queries, keys and values of the rows: projected, normed, clamped, rotated. */
+static void attend_grouped(const struct rt_attention *a)
+{
+	const struct cad_attention_spec *spec = cad_attention_of(a->spec, a->layer);
+	const struct rt_layer_weights *w = a->weights;
+	float *q = a->scratch[RT_SCRATCH_Q], *k = a->scratch[RT_SCRATCH_K], *v = a->scratch[RT_SCRATCH_V];
+	size_t ldq = kn_ld((size_t)spec->heads * spec->head_size),
+	       ldk = kn_ld((size_t)spec->kv_heads * spec->head_size);
+
+	/* with a norm, q and k are clamped after it */
+	float clip = spec->qk_norm == CAD_QK_NORM_NONE ? spec->clip_qkv : 0.0f;
+	rt_project(a, &w->q, w->q_bias, clip, a->normed, q);
+	rt_project(a, &w->k, w->k_bias, clip, a->normed, k);
+	rt_project(a, &w->v, w->v_bias, spec->clip_qkv, a->normed, v);
+	if (spec->qk_norm != CAD_QK_NORM_NONE) {
+		norm_heads(a, w->q_norm, spec->heads, q);
+		norm_heads(a, w->k_norm, spec->kv_heads, k);
+	}
+	rt_rotate(a, q, ldq, spec->heads, spec->head_size);
+	rt_rotate(a, k, ldk, spec->kv_heads, spec->head_size);
+	rt_look(a, q, k, v, a->scratch[RT_SCRATCH_OUT]);
+}
+
+/* ---- any attention ---- */
 
 void rt_attend(const struct rt_attention *a)
 {
@@ -141,9 +164,11 @@ void rt_attend(const struct rt_attention *a)
 			.out = a->normed,
 			.ldo = ldx,
 		});
-	make_heads(a);
-	look(a);
-	project(a, &a->weights->o, a->weights->o_bias, 0.0f, a->attended, a->projected);
+	if (cad_attention_of(a->spec, a->layer)->kind == CAD_ATTENTION_LATENT)
+		rt_attend_latent(a);
+	else
+		attend_grouped(a);
+	rt_project(a, &a->weights->o, a->weights->o_bias, 0.0f, a->scratch[RT_SCRATCH_OUT], a->projected);
 	ops->add(a->queue,
 		&(struct kn_add){
 			.x = a->x,

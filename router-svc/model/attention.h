@@ -6,6 +6,21 @@
 #include "router-svc/batch/kv_cache.h"
 #include "router-svc/model/weights.h"
 
+/* What attention makes of a row on its way; rt_scratch_row says how long each is. */
+enum rt_scratch {
+	RT_SCRATCH_Q,   /* queries */
+	RT_SCRATCH_K,   /* keys, as the cache gets them */
+	RT_SCRATCH_V,   /* values; of latent attention none */
+	RT_SCRATCH_OUT, /* what the output projection gets */
+	/* of latent attention alone */
+	RT_SCRATCH_Q_DOWN,   /* queries, compressed */
+	RT_SCRATCH_ABSORBED, /* queries that latent keys are multiplied with */
+	RT_SCRATCH_LATENT,   /* what was attended, before it becomes values */
+	RT_SCRATCH_COUNT
+};
+/* In elements; 0: this attention has none. */
+size_t rt_scratch_row(const struct cad_attention_spec *spec, enum rt_scratch what);
+
 /* The rows of a micro-batch in one layer. Device memory, rows of kn_ld(row) floats. */
 struct rt_attention {
 	struct kn_queue *queue;
@@ -13,9 +28,9 @@ struct rt_attention {
 	const struct rt_layer_weights *weights;
 	const struct rt_kv_cache *cache;
 	uint32_t layer, rows;
-	float *x;                    /* [rows][H]: the residual stream, in and out */
-	float *normed, *projected;   /* [rows][H]: scratch */
-	float *q, *k, *v, *attended; /* [rows][heads * D], [rows][kv_heads * D], ... * Dv]: scratch */
+	float *x;                  /* [rows][H]: the residual stream, in and out */
+	float *normed, *projected; /* [rows][H]: scratch */
+	float *scratch[RT_SCRATCH_COUNT];
 	const float *rope;           /* [rows][rope size], of the layer's rope */
 	const int32_t *positions;    /* [rows] */
 	const uint32_t *slots;       /* [rows]: of the KV cache */
@@ -24,5 +39,16 @@ struct rt_attention {
 
 /* Norm, q, k, v, rotation, KV cache, attention, output projection, residual. */
 void rt_attend(const struct rt_attention *a);
+
+/* ---- its parts, for kinds of attention in files of their own ---- */
+
+/* y = x W^T + bias, clamped to [-clip, clip] where clip > 0. */
+void rt_project(const struct rt_attention *a, const struct kn_matrix *w, const float *bias, float clip, const float *x,
+	float *y);
+/* The rotated part of `heads` heads that are `head_size` elements apart, in rows that are `ld` apart; x is where
+ * the first one's begins. In a layer that does not rotate, nothing. */
+void rt_rotate(const struct rt_attention *a, float *x, size_t ld, uint32_t heads, uint32_t head_size);
+/* k and v go into the cache, and the rows look at what is there with their queries q. */
+void rt_look(const struct rt_attention *a, const float *q, const float *k, const float *v, float *out);
 
 #endif

@@ -50,6 +50,43 @@ static void load_vector(struct loader *loader, enum cad_role role, uint32_t laye
 		loader->status = device->ops->vector_create(device, &source, vector);
 }
 
+/* kv_b_proj, for each head apart. */
+static void load_heads(struct loader *loader, uint32_t layer, struct rt_latent_weights *w)
+{
+	const struct cad_attention_spec *spec = cad_attention_of(loader->all->weights->spec, layer);
+	struct kn_device *device = loader->all->weights->device;
+	struct kn_source up = source_of(loader, CAD_ROLE_KV_UP, layer);
+	enum cad_weights storage = kn_role_weights(CAD_ROLE_KV_UP, loader->all->storage);
+	if (loader->status != CAD_OK || !up.data)
+		return;
+
+	void *turned = malloc((size_t)spec->kv_rank * spec->nope_size * cad_dtype_bytes(up.dtype));
+	w->keys = calloc(spec->heads, sizeof *w->keys);
+	w->values = calloc(spec->heads, sizeof *w->values);
+	if (!turned || !w->keys || !w->values)
+		loader->status = CAD_ERR_MEMORY;
+	for (uint32_t head = 0; head < spec->heads && loader->status == CAD_OK; head++) {
+		struct kn_source keys = kn_latent_keys(spec, &up, head, turned),
+				 values = kn_latent_values(spec, &up, head);
+		loader->status = device->ops->matrix_create(device, &keys, storage, &w->keys[head]);
+		if (loader->status == CAD_OK)
+			loader->status = device->ops->matrix_create(device, &values, storage, &w->values[head]);
+	}
+	free(turned);
+}
+
+static void load_latent(struct loader *loader, uint32_t layer, struct rt_latent_weights *w)
+{
+	load_matrix(loader, CAD_ROLE_Q_DOWN, layer, &w->q_down);
+	load_vector(loader, CAD_ROLE_Q_DOWN_BIAS, layer, &w->q_down_bias);
+	load_vector(loader, CAD_ROLE_Q_DOWN_NORM, layer, &w->q_down_norm);
+	load_matrix(loader, CAD_ROLE_Q_UP, layer, &w->q_up);
+	load_matrix(loader, CAD_ROLE_KV_DOWN, layer, &w->kv_down);
+	load_vector(loader, CAD_ROLE_KV_DOWN_BIAS, layer, &w->kv_down_bias);
+	load_vector(loader, CAD_ROLE_KV_DOWN_NORM, layer, &w->kv_down_norm);
+	load_heads(loader, layer, w);
+}
+
 static void load_ffn(struct loader *loader, uint32_t layer, struct kn_expert *ffn)
 {
 	struct kn_expert_source source = kn_ffn_source_of(loader->all->model, layer);
@@ -75,6 +112,7 @@ static void load_layer(struct loader *loader, uint32_t layer)
 	load_vector(loader, CAD_ROLE_Q_NORM, layer, &w->q_norm);
 	load_vector(loader, CAD_ROLE_K_NORM, layer, &w->k_norm);
 	load_vector(loader, CAD_ROLE_SINKS, layer, &w->sinks);
+	load_latent(loader, layer, &w->latent);
 	load_vector(loader, CAD_ROLE_FFN_NORM, layer, &w->ffn_norm);
 	load_ffn(loader, layer, &w->ffn);
 	w->ffn_list[0] = &w->ffn;
@@ -225,15 +263,28 @@ void rt_weights_fini(struct rt_weights *weights)
 			{ w->q_norm, per_head ? head : q_size },
 			{ w->k_norm, per_head ? head : k_size },
 			{ w->sinks, a->heads },
+			{ w->latent.q_down_norm, a->q_rank },
+			{ w->latent.q_down_bias, a->q_rank },
+			{ w->latent.kv_down_norm, a->kv_rank },
+			{ w->latent.kv_down_bias, a->kv_rank + a->rope_size },
 			{ w->gate_bias, spec->gate.experts },
 			{ w->selection_bias, spec->gate.experts },
 		};
 		for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
 			if (vectors[i].vector)
 				ops->vector_destroy(device, vectors[i].vector, vectors[i].n);
-		struct kn_matrix *matrices[] = { &w->q, &w->k, &w->v, &w->o, &w->gate, &w->shared_score };
+		struct kn_matrix *matrices[] = { &w->q, &w->k, &w->v, &w->o, &w->gate, &w->shared_score,
+			&w->latent.q_down, &w->latent.q_up, &w->latent.kv_down };
 		for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++)
 			ops->matrix_destroy(device, matrices[i]);
+		for (uint32_t h = 0; h < a->heads; h++) {
+			if (w->latent.keys)
+				ops->matrix_destroy(device, &w->latent.keys[h]);
+			if (w->latent.values)
+				ops->matrix_destroy(device, &w->latent.values[h]);
+		}
+		free(w->latent.keys);
+		free(w->latent.values);
 		ops->expert_destroy(device, &w->ffn);
 	}
 

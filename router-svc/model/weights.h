@@ -9,17 +9,28 @@
 #include "common/model/model.h"
 #include "kernels/kernels.h"
 
+/* Latent attention. kv_b_proj is kept for each head apart, as kn_linear_heads takes it: the part that
+ * makes keys, turned around, and the part that makes values. */
+struct rt_latent_weights {
+	struct kn_matrix q_down, q_up;     /* n == 0: queries are not compressed (rt_layer_weights.q) */
+	struct kn_matrix kv_down;          /* [kv_rank + rope_size][H] */
+	float *q_down_norm, *kv_down_norm; /* [q_rank], [kv_rank] */
+	float *q_down_bias, *kv_down_bias; /* NULL: none */
+	struct kn_matrix *keys, *values;   /* [heads]: [kv_rank][nope_size], [value_size][kv_rank] */
+};
+
 struct rt_layer_weights {
 	float *attention_norm, *ffn_norm; /* [H] */
 	struct kn_matrix q, k, v, o;
 	float *q_bias, *k_bias, *v_bias, *o_bias; /* NULL: none */
 	float *q_norm, *k_norm;                   /* [D] or [heads * D], [kv_heads * D]; NULL: none */
 	float *sinks;                             /* [heads]; NULL: none */
-	struct kn_expert ffn;                     /* of a dense layer, or the shared expert; ffn == 0: none */
-	const struct kn_expert *ffn_list[1];      /* it alone, as kn_ffn takes it */
-	struct kn_matrix gate;                    /* MoE layers: [E][H] */
-	float *gate_bias, *selection_bias;        /* [E]; NULL: none */
-	struct kn_matrix shared_score;            /* [1][H]: how much of the shared expert counts; n == 0: all */
+	struct rt_latent_weights latent;
+	struct kn_expert ffn;                /* of a dense layer, or the shared expert; ffn == 0: none */
+	const struct kn_expert *ffn_list[1]; /* it alone, as kn_ffn takes it */
+	struct kn_matrix gate;               /* MoE layers: [E][H] */
+	float *gate_bias, *selection_bias;   /* [E]; NULL: none */
+	struct kn_matrix shared_score;       /* [1][H]: how much of the shared expert counts; n == 0: all */
 };
 
 struct rt_weights {

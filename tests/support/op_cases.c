@@ -255,6 +255,7 @@ const struct op_case op_cases[] = {
 	{ &op_gate, TEST, "groups by their best", .rows = 30, .experts = 160, .topk = 6, .variant = 2 },
 	{ &op_gate, TEST, "groups by their best two, bias", .rows = 30, .experts = 256, .topk = 8, .variant = 3 },
 	{ &op_gate, TEST, "groups, ties", .rows = 30, .experts = 16, .topk = 3, .variant = 2, .flag = true },
+	{ &op_gate, TEST, "dropped groups count as 0", .rows = 30, .experts = 64, .topk = 12, .variant = 7 },
 	{ &op_gate, TEST, "groups of one", .rows = 9, .experts = 4, .topk = 2, .variant = 3 },
 	{ &op_gate, TEST, "softmax over the chosen", .rows = 30, .experts = 33, .topk = 4, .variant = 4 },
 	{ &op_gate, TEST, .rows = 9, .experts = 1024, .topk = 32, .variant = 5 },

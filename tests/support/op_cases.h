@@ -79,8 +79,8 @@ struct op_kind {
 
 /* A line for each operator */
 extern const struct op_kind op_linear, op_linear_heads, op_embed; /* op_linear.c */
-extern const struct op_kind op_ffn, op_ffn_sums; /* op_ffn.c */
-extern const struct op_kind op_unpack;           /* op_unpack.c */
+extern const struct op_kind op_ffn, op_ffn_sums;                  /* op_ffn.c */
+extern const struct op_kind op_unpack;                            /* op_unpack.c */
 
 extern const struct op_kind op_rmsnorm, op_add, op_rope_table, op_rope; /* op_rows.c */
 extern const struct op_kind op_attend;                                  /* op_attend.c */

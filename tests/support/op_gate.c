@@ -56,6 +56,16 @@ static const struct cad_gate_spec specs[] = {
 		.renormalise_least = 0.5f,
 		.scale = 1,
 	},
+	/* no family's: biases make choices that are below 0, which those of dropped groups are above */
+	{
+		.score = CAD_SCORE_SOFTMAX,
+		.groups = 4,
+		.groups_kept = 2,
+		.group_score = CAD_GROUP_SCORE_TOP2,
+		.selection_bias = true,
+		.dropped_zero = true,
+		.scale = 1,
+	},
 };
 
 struct gate {
@@ -148,7 +158,7 @@ static double group_value(const struct gate *s, const double *choice, size_t gro
 /* The choice by counting who is before whom, with `slack` against roundings: an expert (or group)
  * may be chosen unless `most` others are better by more than that; it must not come before one that
  * is better by more. Equal ones come in ascending order. */
-static bool choice_valid(const struct gate *s, const double *choice, const int32_t *ids)
+static bool choice_valid(const struct gate *s, double *choice, const int32_t *ids)
 {
 	const double slack = 1e-6;
 	size_t size = s->spec.experts / s->spec.groups, topk = s->spec.topk;
@@ -165,6 +175,13 @@ static bool choice_valid(const struct gate *s, const double *choice, const int32
 		}
 		open[g] = better < s->spec.groups_kept;
 		sure[g] = near < s->spec.groups_kept;
+	}
+
+	for (size_t e = 0; e < s->spec.experts && s->spec.dropped_zero; e++)
+		choice[e] = open[e / size] ? choice[e] : 0;
+	for (size_t g = 0; g < s->spec.groups && s->spec.dropped_zero; g++) {
+		sure[g] = sure[g] || !open[g];
+		open[g] = true;
 	}
 
 	for (size_t k = 0; k < topk; k++) {

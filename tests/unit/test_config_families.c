@@ -236,6 +236,7 @@ static void families_that_only_parse(void **state)
 	assert_int_equal(s.gate.groups, 4);
 	assert_int_equal(s.gate.groups_kept, 2);
 	assert_int_equal(s.gate.group_score, CAD_GROUP_SCORE_MAX);
+	assert_true(s.gate.dropped_zero);
 	assert_float_equal(s.gate.scale, 2.5f, 0);
 	assert_int_equal(s.shared.size, 80);
 	cad_model_spec_fini(&s);
@@ -247,6 +248,8 @@ static void families_that_only_parse(void **state)
 	assert_float_equal(s.rope.attention_factor, 1, 0);        /* mscale over mscale_all_dim */
 	assert_float_equal(s.attention.scale, 0.20499101f, 1e-8); /* 40^-0.5 (0.1 ln 4 + 1)^2 */
 	assert_int_equal(s.attention.q_rank, 40);
+	assert_float_equal(s.attention.latent_epsilon, 1e-6f, 0);
+	assert_true(!s.attention.down_bias && !s.attention.o_bias && !s.gate.dropped_zero);
 	cad_model_spec_fini(&s);
 	s = golden_spec("gptoss-a", "{}");
 	assert_true(s.attention.sinks && s.gate.softmax_after_topk && s.gate.linear_bias && s.expert.bias &&

@@ -189,6 +189,30 @@ static double swapped_apart(const int32_t *got, const int32_t *expected, uint32_
 	return highest - lowest;
 }
 
+static int descending(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return (x < y) - (x > y);
+}
+
+/* How far apart the reference scored the last group of experts that is kept and the first that is
+ * not. */
+static double groups_apart(const struct cad_gate_spec *gate, const double *scores)
+{
+	double values[CAD_EXPERTS_MAX], of_group[CAD_EXPERTS_MAX];
+	size_t size = gate->experts / gate->groups;
+
+	if (gate->groups_kept == gate->groups)
+		return INFINITY;
+	for (size_t g = 0; g < gate->groups; g++) {
+		memcpy(of_group, scores + g * size, size * sizeof *of_group);
+		qsort(of_group, size, sizeof *of_group, descending);
+		values[g] = of_group[0] + (gate->group_score == CAD_GROUP_SCORE_TOP2 ? of_group[1] : 0);
+	}
+	qsort(values, gate->groups, sizeof *values, descending);
+	return values[gate->groups_kept - 1] - values[gate->groups_kept];
+}
+
 struct routing {
 	const float *logits;
 	const int32_t *ids;
@@ -211,7 +235,9 @@ static uint32_t first_tie(const struct cad_model *model, const struct cl_evaluat
 			if (memcmp(got, ids, k * sizeof *got) == 0)
 				continue;
 			double scale = choice_scores(model, layer, expected->logits + row * experts, experts, choice);
-			if (swapped_apart(got, ids, k, choice) < tolerance * scale) {
+			double apart = fmin(
+				swapped_apart(got, ids, k, choice), groups_apart(&cad_model_spec(model)->gate, choice));
+			if (apart < tolerance * scale) {
 				figures->ties++;
 				return token;
 			}

@@ -25,6 +25,7 @@
 	FAMILY(granitemoeshared) \
 	FAMILY(deepseek_v2) \
 	FAMILY(deepseek_v3) \
+	FAMILY(kimi_k2) \
 	FAMILY(gpt_oss)
 
 #define CAD_FAMILY_DECLARE(name) extern const struct cad_arch cad_arch_##name;

@@ -54,6 +54,43 @@ void cad_set_rotated(const struct cad_keys *keys, struct cad_model_spec *spec, u
 	}
 }
 
+void cad_read_latent_attention(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	struct cad_attention_spec *attention = &spec->attention;
+	attention->kind = CAD_ATTENTION_LATENT;
+	attention->heads = attention->kv_heads = cad_keys_u32(keys, "num_attention_heads", 1, CAD_HEADS_MAX);
+	attention->q_rank = cad_keys_u32_or(keys, "q_lora_rank", 1, CAD_HIDDEN_MAX, 0);
+	attention->kv_rank = cad_keys_u32(keys, "kv_lora_rank", 1, CAD_KV_RANK_MAX);
+	attention->nope_size = cad_keys_u32(keys, "qk_nope_head_dim", 1, CAD_HEAD_SIZE_MAX);
+	attention->rope_size = cad_keys_u32(keys, "qk_rope_head_dim", 2, CAD_KV_ROPE_MAX);
+	attention->value_size = cad_keys_u32(keys, "v_head_dim", 1, CAD_HEAD_SIZE_MAX);
+	attention->head_size = attention->nope_size + attention->rope_size;
+	if (attention->head_size > CAD_HEAD_SIZE_MAX)
+		cad_keys_fail(keys, CAD_ERR_RANGE, "qk_nope_head_dim",
+			"and qk_rope_head_dim are together %u; at most %d are supported", attention->head_size,
+			CAD_HEAD_SIZE_MAX);
+	if (cad_keys_u32_or(keys, "num_key_value_heads", 1, CAD_HEADS_MAX, attention->heads) != attention->heads)
+		cad_keys_fail(keys, CAD_ERR_INVALID, "num_key_value_heads",
+			"is not num_attention_heads, %u, as latent attention has it", attention->heads);
+	uint32_t head_dim = cad_keys_u32_or(keys, "head_dim", 2, CAD_HEAD_SIZE_MAX, attention->rope_size);
+	if (head_dim != attention->rope_size && head_dim != attention->head_size)
+		cad_keys_fail(keys, CAD_ERR_INVALID, "head_dim",
+			"is %u, which is neither what rotates of a head, %u, nor all of it, %u", head_dim,
+			attention->rope_size, attention->head_size);
+	attention->down_bias = attention->o_bias = cad_keys_bool_or(keys, "attention_bias", false);
+	attention->latent_epsilon = 1e-6f; /* whatever rms_norm_eps says */
+	spec->rope.size = attention->rope_size;
+	spec->rope.interleaved = true;
+	double scale = 1 / sqrt(attention->head_size);
+	if (spec->rope.kind != CAD_ROPE_DEFAULT && spec->rope.mscale_all_dim != 0 && spec->rope.factor > 1) {
+		double mscale = 0.1 * spec->rope.mscale_all_dim * log(spec->rope.factor) + 1;
+		scale *= mscale * mscale;
+	}
+
+	attention->scale = (float)scale;
+	cad_read_uniform_window(keys, spec, 0);
+}
+
 static uint32_t read_expert_count(const struct cad_keys *keys)
 {
 	static const char *const names[] = { "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts",

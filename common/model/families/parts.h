@@ -18,6 +18,8 @@ void cad_read_bias(const struct cad_keys *keys, struct cad_attention_spec *atten
 /* Families that rotate the first part of each head, whatever the kind: what is left is as long as a
  * head of others. */
 void cad_set_rotated(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t size);
+/* DeepSeek-V2's and V3's, where all layers see all keys. */
+void cad_read_latent_attention(const struct cad_keys *keys, struct cad_model_spec *spec);
 
 /* ---- gate ---- */
 
@@ -56,6 +58,13 @@ void cad_read_uniform_window(const struct cad_keys *keys, struct cad_model_spec 
 
 /* ---- rows of the table ---- */
 
+#define CAD_LATENT_KEYS \
+	CAD_READ("kv_lora_rank"), CAD_READ("q_lora_rank"), CAD_READ("qk_nope_head_dim"), CAD_READ("qk_rope_head_dim"), \
+		CAD_READ("v_head_dim"), CAD_READ("attention_bias")
+/* Of cad_read_groups and cad_read_deepseek_ffn. */
+#define CAD_DEEPSEEK_KEYS \
+	CAD_READ("n_group"), CAD_READ("topk_group"), CAD_READ("norm_topk_prob"), CAD_READ("routed_scaling_factor"), \
+		CAD_READ("n_shared_experts"), CAD_READ("moe_intermediate_size")
 #define CAD_KEYS(list) .keys = (list), .keys_count = sizeof(list) / sizeof *(list)
 #define CAD_NAMES(list) .names = (list), .names_count = sizeof(list) / sizeof *(list)
 #define CAD_FUSED_NAMES(list) .fused_names = (list), .fused_names_count = sizeof(list) / sizeof *(list)
