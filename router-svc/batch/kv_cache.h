@@ -11,6 +11,30 @@
  *   slot, what attention walks; each sequence has its own on the host, and a step brings what is
  *   new to the device (rt_kv_upload)
  *   free    a stack of page ids
+ *
+ * What is kept per token belongs into pages, whatever it is: a compressed latent, keys of an indexer.
+ *
+ * What is kept per sequence does not: the state of linear attention or of a state-space layer, the last
+ * inputs of a convolution. Families that have it do not run yet; its place is here, by these rules:
+ *
+ * - A sequence holds one state, for all such layers together: a row of a fixed table beside the pages,
+ *   with a free stack of its own, out of the same bytes (--kv-memory). Only layers with keys count
+ *   in `kv.layers`.
+ * - It is held as pages are, not as the slot is: a sequence that pauses gives up its slot and keeps its
+ *   state; rt_kv_release gives it back. Tables on the device name the state of a slot, as they name its
+ *   pages, and rt_kv_upload brings it.
+ * - Pages may be written again with the same bits; a state moves on with every token and cannot go
+ *   back. It is that of exactly `computed` tokens of its sequence, so whoever sets `computed` sets the
+ *   state: to zeros with 0 (preempt, a rotation that was outgrown), to a snapshot's with the
+ *   snapshot's position. A step moves both on, or ends the sequence.
+ * - A snapshot is a copy of a state after a whole number of pages, and knows how many. For preemption:
+ *   a sequence may give up only the pages behind it, and goes on from there. For prefixes that are
+ *   shared: pages up to a snapshot may be shared as they are, and what follows is computed; without
+ *   one, no part of a prefix is of use to such layers. Snapshots are rows of the same table, and are
+ *   given up before pages are: a sequence without any is computed from its first token.
+ * - Same bits: chunks of a prompt end where the scheduler says. The operator's order of summation is
+ *   therefore by token, or by blocks that begin at multiples of a fixed number of positions, and the
+ *   state is kept in f32 between steps, whatever the type of keys.
  */
 #ifndef CADRE_ROUTER_SVC_BATCH_KV_CACHE_H
 #define CADRE_ROUTER_SVC_BATCH_KV_CACHE_H
