@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/quantum.h"
 
+#include "common/base/progress.h"
 #include "kernels/packed.h"
 #include "kernels/philox.h"
 #include "kernels/source.h"
@@ -260,6 +261,9 @@ enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model 
 		goto release;
 	}
 
+	struct cad_progress progress;
+	uint64_t layer_bytes = job.experts * cad_model_sizes(model).expert;
+	cad_progress_begin(&progress, &cad_clock_system, "quantum", cad_model_spec_moe_layers(spec) * layer_bytes);
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++) {
 		if (!spec->layers[layer].moe)
 			continue;
@@ -267,7 +271,9 @@ enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model 
 			&job, layer, wire == CADRE_ROW_F32 ? BITS_BELOW_F32 : BITS_BELOW, &found[layer], error);
 		if (status != CAD_OK)
 			goto release;
+		cad_progress_add(&progress, layer_bytes);
 	}
+	cad_progress_end(&progress);
 
 	memcpy(quanta, found, spec->layers_count * sizeof *quanta);
 
