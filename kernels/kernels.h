@@ -178,7 +178,7 @@ struct kn_linear {
 	size_t ldx, rows;
 	const struct kn_matrix *w;
 	const float *bias; /* [n] or NULL */
-	float divisor;     /* of logits (granite: logits_scaling) */
+	float divisor;     /* of logits (granite: logits_scaling), of values (mimo) */
 	float clip;
 	float *y; /* [rows][ldy]; or host out, of host_alloc */
 	size_t ldy;

@@ -57,9 +57,10 @@ enum cad_fused {
 };
 
 struct cad_arch {
-	const char *name;  /* model_type */
-	bool runs;         /* false: the config parses, but the engine has no code for it yet */
-	double rope_theta; /* if the config does not say */
+	const char *name;   /* model_type */
+	bool runs;          /* false: the config parses, but the engine has no code for it yet */
+	uint32_t head_size; /* head_dim, if the config does not say; 0: hidden_size over heads */
+	double rope_theta;  /* if the config does not say */
 	/* In families whose layers rotate by their type: theta of sliding layers, if the config does not
 	 * say, and the key beside rope_theta that some say it with, or NULL. 0: all rotate alike */
 	double rope_sliding_theta;

@@ -87,11 +87,12 @@ static void read_bos(const struct cad_keys *keys, struct cad_model_spec *spec)
 
 static void read_common(const struct cad_keys *keys, struct cad_model_spec *spec)
 {
+	static const char *const epsilon_names[] = { "rms_norm_eps", "layernorm_epsilon", NULL };
 	spec->hidden = cad_keys_u32(keys, "hidden_size", 1, CAD_HIDDEN_MAX);
 	spec->vocab = cad_keys_u32(keys, "vocab_size", 1, CAD_VOCAB_MAX);
 	spec->layers_count = cad_keys_u32(keys, "num_hidden_layers", 1, CAD_LAYERS_MAX);
 	spec->positions_max = cad_keys_u32(keys, "max_position_embeddings", 1, CAD_POSITIONS_MAX);
-	spec->norm_epsilon = (float)cad_keys_number(keys, "rms_norm_eps", 1e-30, 1);
+	spec->norm_epsilon = (float)cad_keys_number(keys, cad_keys_name(keys, epsilon_names), 1e-30, 1);
 	spec->embed_scale = spec->branch_scale = 1;
 	spec->tied_embeddings = cad_keys_bool_or(keys, "tie_word_embeddings", false);
 	spec->dtype = read_dtype(keys);

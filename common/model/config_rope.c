@@ -200,12 +200,12 @@ static bool has_layers_of(const struct cad_keys *keys, const char *type)
 static void read_by_type(const struct cad_keys *keys, const struct cad_keys *all, const struct cad_arch *arch,
 	struct cad_model_spec *spec)
 {
+	if (arch->runs)
+		cad_known_keys_check(all, "rope_scaling.", arch);
 	bool nested = cad_keys_get(all, LAYER_TYPES[0]) || cad_keys_get(all, LAYER_TYPES[1]);
 	if (!nested && all->object && !is_empty(all->object))
 		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, is_old(all) ? "rope_scaling" : "rope_parameters",
 			"must have an object for each type of layer, full_attention and sliding_attention, in this architecture");
-	if (arch->runs)
-		cad_known_keys_check(all, "rope_scaling.", arch);
 
 	spec->ropes_count = TYPES;
 	for (uint32_t i = 0; i < TYPES; i++) {

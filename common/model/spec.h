@@ -81,9 +81,10 @@ struct cad_attention_spec {
 	uint32_t value_size;      /* of v; == head_size but for latent attention */
 	bool q_bias, k_bias, v_bias, o_bias;
 	enum cad_qk_norm qk_norm;
-	float clip_qkv; /* 0: off; q, k (after their norms) and v are clamped to [-clip, clip] */
-	float scale;    /* scores are multiplied by this */
-	bool sinks;     /* one learned logit per head joins the softmax (gpt_oss) */
+	float clip_qkv;      /* 0: off; q, k (after their norms) and v are clamped to [-clip, clip] */
+	float value_divisor; /* v is divided by this; 0: as it is */
+	float scale;         /* scores are multiplied by this */
+	bool sinks;          /* one learned logit per head joins the softmax (gpt_oss) */
 	/* latent attention: q_rank 0: queries are not compressed; the epsilon of its own norms */
 	uint32_t q_rank, kv_rank, nope_size, rope_size;
 	bool down_bias;

@@ -21,8 +21,8 @@ size_t rt_scratch_row(const struct cad_attention_spec *spec, enum rt_scratch wha
 	return 0;
 }
 
-void rt_project(const struct rt_attention *a, const struct kn_matrix *w, const float *bias, float clip, const float *x,
-	float *y)
+static void project(const struct rt_attention *a, const struct kn_matrix *w, const float *bias, float divisor,
+	float clip, const float *x, float *y)
 {
 	a->queue->ops->linear(a->queue,
 		&(struct kn_linear){
@@ -31,10 +31,17 @@ void rt_project(const struct rt_attention *a, const struct kn_matrix *w, const f
 			.rows = a->rows,
 			.w = w,
 			.bias = bias,
+			.divisor = divisor,
 			.clip = clip,
 			.y = y,
 			.ldy = kn_ld(w->n),
 		});
+}
+
+void rt_project(const struct rt_attention *a, const struct kn_matrix *w, const float *bias, float clip, const float *x,
+	float *y)
+{
+	project(a, w, bias, 0.0f, clip, x, y);
 }
 
 /* Norm (per head, or over the projection) and then the clamp. */
@@ -135,7 +142,7 @@ static void attend_grouped(const struct rt_attention *a)
 	float clip = spec->qk_norm == CAD_QK_NORM_NONE ? spec->clip_qkv : 0.0f;
 	rt_project(a, &w->q, w->q_bias, clip, a->normed, q);
 	rt_project(a, &w->k, w->k_bias, clip, a->normed, k);
-	rt_project(a, &w->v, w->v_bias, spec->clip_qkv, a->normed, v);
+	project(a, &w->v, w->v_bias, spec->value_divisor, spec->clip_qkv, a->normed, v);
 	if (spec->qk_norm != CAD_QK_NORM_NONE) {
 		norm_heads(a, w->q_norm, spec->heads, q);
 		norm_heads(a, w->k_norm, spec->kv_heads, k);

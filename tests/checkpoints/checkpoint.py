@@ -8,13 +8,15 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+import by_layer
+
 FAMILIES = {
     "mixtral": (transformers.MixtralConfig, transformers.MixtralForCausalLM),
     "olmoe": (transformers.OlmoeConfig, transformers.OlmoeForCausalLM),
     "qwen3_moe": (transformers.Qwen3MoeConfig, transformers.Qwen3MoeForCausalLM),
     "qwen2_moe": (transformers.Qwen2MoeConfig, transformers.Qwen2MoeForCausalLM),
     "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
-}
+} | by_layer.FAMILIES
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # what a file may hold beside the model: of every dtype that torch and safetensors both have
 OTHER_DTYPES = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64, torch.float64, torch.complex64,
@@ -66,6 +68,8 @@ def size(rng, most):
 
 
 def configuration(rng, family):
+    if family in by_layer.CONFIGURATIONS:
+        return by_layer.CONFIGURATIONS[family](rng)
     heads = rng.randint(1, 8)
     kv_heads = rng.choice([n for n in range(1, heads + 1) if heads % n == 0])
     head = 2 * rng.choice([rng.randint(1, 24), rng.randint(1, 40), 64, 128]) if family != "olmoe" and chance(rng, 0.7) else None
@@ -114,6 +118,8 @@ def configuration(rng, family):
 
 def what_is_special(config):
     turns = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if "full_attention" in turns:
+        turns = {"rope_type": "by type"}
     words = ["rope " + (turns.get("rope_type") or turns.get("type") or "default")]
     if (config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]) % 4:
         words.append("heads not of fours")

@@ -17,7 +17,9 @@
 json_t *golden_config(const char *name)
 {
 	char path[256];
-	snprintf(path, sizeof path, CADRE_SOURCE_DIR "/tests/golden/%s/model/config.json", name);
+	bool published = strncmp(name, "configs/", 8) == 0;
+	snprintf(path, sizeof path, CADRE_SOURCE_DIR "/tests/%s%s%s", published ? "" : "golden/", name,
+		published ? ".json" : "/model/config.json");
 	json_error_t problem;
 	json_t *object = json_load_file(path, 0, &problem);
 	if (!object)

@@ -7,7 +7,7 @@
 
 #include <jansson.h>
 
-json_t *golden_config(const char *name); /* the caller's */
+json_t *golden_config(const char *name); /* the caller's; "configs/NAME": of tests/configs */
 /* `values` is a JSON object whose members replace those of the config; a member that is the text
  * "(absent)" removes one. Gives back the object. */
 json_t *golden_change(json_t *object, const char *values);

@@ -296,6 +296,78 @@ static void keys_of_both_generations(void **state)
 	}
 }
 
+/* Layers of either type have a rotation of their own, and what the file does not say is the family's. */
+static void mellum(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec("configs/mellum2-12b-a2.5b",
+		"{\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"yarn\", \"rope_theta\": 6e5, \"factor\": 4,"
+		" \"original_max_position_embeddings\": 65536}, \"sliding_attention\": {\"rope_type\": \"default\"}}}");
+	assert_int_equal(s.attentions_count, 1);
+	assert_int_equal(s.ropes_count, 2);
+	assert_int_equal(s.ropes[0].kind, CAD_ROPE_YARN);
+	assert_float_equal(s.ropes[0].theta, 6e5, 0);
+	assert_int_equal(s.ropes[0].size, 128);
+	assert_int_equal(s.ropes[1].kind, CAD_ROPE_DEFAULT);
+	assert_float_equal(s.ropes[1].theta, 1e4, 0);
+	assert_int_equal(s.ropes[1].size, 128);
+	assert_int_equal(s.context_max, 262144);
+	for (uint32_t i = 0; i < s.layers_count; i++) {
+		assert_int_equal(s.layers[i].rope_at, i % 4 != 3);
+		assert_int_equal(s.layers[i].window, i % 4 != 3 ? 1024 : 0);
+	}
+	cad_model_spec_fini(&s);
+
+	s = golden_spec(
+		"configs/mellum2-12b-a2.5b", "{\"rope_parameters\": null, \"layer_types\": null, \"head_dim\": null}");
+	assert_float_equal(s.ropes[0].theta, 5e5, 0);
+	assert_float_equal(s.ropes[1].theta, 1e4, 0);
+	assert_int_equal(s.attention.head_size, 128);
+	assert_int_equal(s.layers[0].window, 0);
+	cad_model_spec_fini(&s);
+}
+
+static void mimo_v2_flash(void **state)
+{
+	(void)state;
+	static const char config[] = "configs/mimo-v2-flash";
+	struct cad_model_spec s = golden_spec(config, "{}");
+	const struct cad_attention_spec *full = &s.attentions[0], *sliding = &s.attentions[1];
+	assert_int_equal(s.attentions_count, 2);
+	assert_int_equal(full->kv_heads, 4);
+	assert_int_equal(sliding->kv_heads, 8);
+	assert_true(!full->sinks && sliding->sinks);
+	assert_int_equal(full->head_size, 192);
+	assert_int_equal(full->value_size, 128);
+	assert_float_equal(full->value_divisor, 1 / 0.707f, 1e-6);
+	assert_int_equal(s.ropes[0].size, 64);
+	assert_float_equal(s.ropes[0].theta, 5e6, 0);
+	assert_float_equal(s.ropes[1].theta, 1e4, 0);
+	assert_float_equal(s.norm_epsilon, 1e-5f, 0);
+	for (uint32_t i = 0; i < s.layers_count; i++) {
+		bool slides = i != 0 && (i + 1) % 6 != 0;
+		assert_int_equal(s.layers[i].attention_at, slides);
+		assert_int_equal(s.layers[i].rope_at, slides);
+		assert_int_equal(s.layers[i].window, slides ? 129 : 0);
+		assert_int_equal(s.layers[i].moe, i > 0);
+	}
+	cad_model_spec_fini(&s);
+
+	/* what the file does not say is the same */
+	struct cad_model_spec t = golden_spec(config,
+		"{\"hybrid_layer_pattern\": null, \"moe_layer_freq\": null, \"swa_num_key_value_heads\": null,"
+		" \"sliding_window_size\": null, \"sliding_window\": null, \"swa_rope_theta\": null, \"head_dim\": null,"
+		" \"attention_value_scale\": null}");
+	assert_int_equal(t.attentions[1].kv_heads, 8);
+	assert_float_equal(t.attention.value_divisor, 0, 0); /* null is none */
+	assert_int_equal(t.layers[1].window, 129);
+	assert_true(t.layers[46].window && !t.layers[47].window && !t.layers[0].moe && t.layers[1].moe);
+	cad_model_spec_fini(&t);
+	t = golden_spec(config, "{\"attention_value_scale\": \"(absent)\"}");
+	assert_float_equal(t.attention.value_divisor, 1 / 0.707f, 1e-6);
+	cad_model_spec_fini(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -311,6 +383,8 @@ int main(void)
 		cmocka_unit_test(layers_with_experts_of_ernie),
 		cmocka_unit_test(families_that_only_parse),
 		cmocka_unit_test(keys_of_both_generations),
+		cmocka_unit_test(mellum),
+		cmocka_unit_test(mimo_v2_flash),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

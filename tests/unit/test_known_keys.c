@@ -81,6 +81,18 @@ static const struct family {
 		" tie_word_embeddings rope_parameters rope_interleave attention_bias attention_dropout num_mtp_layers"
 		" num_local_experts" },
 	{ "kimi_k2", "deepseekv3-a", "" },
+	{ "mellum", "qwen3moe-a",
+		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act"
+		" max_position_embeddings initializer_range rms_norm_eps use_cache tie_word_embeddings rope_parameters"
+		" attention_bias sliding_window attention_dropout moe_intermediate_size num_experts_per_tok num_experts"
+		" norm_topk_prob output_router_logits router_aux_loss_coef pad_token_id bos_token_id eos_token_id head_dim"
+		" layer_types mlp_layer_types num_mtp_layers mtp_layer_types mtp_mlp_layer_types" },
+	{ "mimo_v2_flash", "glm4moe-a",
+		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act"
+		" max_position_embeddings initializer_range rms_norm_eps use_cache tie_word_embeddings rope_parameters"
+		" attention_bias attention_dropout moe_intermediate_size num_experts_per_tok output_router_logits"
+		" n_routed_experts routed_scaling_factor n_group topk_group norm_topk_prob bos_token_id eos_token_id"
+		" pad_token_id head_dim v_head_dim sliding_window layer_types mlp_layer_types attention_value_scale" },
 	{ "granitemoe", "granitemoe-a", "" },
 	{ "granitemoeshared", "granitemoe-a",
 		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act"
@@ -203,6 +215,15 @@ static void no_field_of_the_classes_is_missing(void **state)
 	}
 }
 
+/* Both kinds of layers, so that the sizes of both are asked for. */
+static json_t *dense_and_sparse(const json_t *config)
+{
+	json_t *list = json_array();
+	for (json_int_t i = json_integer_value(json_object_get(config, "num_hidden_layers")); i > 0; i--)
+		json_array_append_new(list, json_string(i == 1 ? "sparse" : "dense"));
+	return list;
+}
+
 /* A value that no key can have is told, unless nobody looks. */
 static void keys_that_are_read_are_read(void **state)
 {
@@ -222,6 +243,8 @@ static void keys_that_are_read_are_read(void **state)
 				json_object_set_new(object, "use_sliding_window", json_true());
 				json_object_set_new(object, "mlp_only_layers", json_pack("[i]", 0));
 			}
+			if (strcmp(families[f].name, "mellum") == 0)
+				json_object_set_new(object, "mlp_layer_types", dense_and_sparse(object));
 			json_object_set_new(object, key, json_pack("{s:i}", "odd", 1));
 			if (parse(object, &error) == CAD_OK)
 				fail_msg("%s of %s is not read", key, families[f].name);

@@ -48,6 +48,8 @@ static const struct published {
 	{ "glm-4.5-air", 106.85, 12.80, true },
 	{ "glm-4.5", 352.80, 32.86, true }, /* and 2 more in a layer that predicts further tokens */
 	{ "minimax-m2", 228.69, 10.42, true },
+	{ "mellum2-12b-a2.5b", 12.15, 2.44, false },
+	{ "mimo-v2-flash", 308.78, 15.45, false },
 	{ "llama-3.1-8b", 8.03, 8.03, false },
 };
 

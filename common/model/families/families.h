@@ -23,6 +23,8 @@
 	FAMILY(ernie4_5_moe) \
 	FAMILY(granitemoe) \
 	FAMILY(granitemoeshared) \
+	FAMILY(mellum) \
+	FAMILY(mimo_v2_flash) \
 	FAMILY(deepseek_v2) \
 	FAMILY(deepseek_v3) \
 	FAMILY(kimi_k2) \

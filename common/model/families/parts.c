@@ -13,7 +13,8 @@ void cad_read_grouped_attention(const struct cad_keys *keys, struct cad_model_sp
 	if (attention->heads % attention->kv_heads != 0)
 		cad_keys_fail(keys, CAD_ERR_RANGE, "num_attention_heads",
 			"is %u, which num_key_value_heads, %u, does not divide", attention->heads, attention->kv_heads);
-	attention->head_size = cad_keys_u32_or(keys, "head_dim", 2, CAD_HEAD_SIZE_MAX, 0);
+	attention->head_size =
+		cad_keys_u32_or(keys, "head_dim", 2, CAD_HEAD_SIZE_MAX, cad_arch_find(spec->architecture)->head_size);
 
 	if (attention->head_size == 0) {
 		attention->head_size = spec->hidden / attention->heads;
@@ -39,19 +40,22 @@ void cad_read_bias(const struct cad_keys *keys, struct cad_attention_spec *atten
 	attention->q_bias = attention->k_bias = attention->v_bias = attention->o_bias = bias;
 }
 
+void cad_set_rotation(const struct cad_keys *keys, struct cad_rope_spec *rope, uint32_t head_size, uint32_t size)
+{
+	if (rope->kind == CAD_ROPE_PROPORTIONAL)
+		cad_keys_fail(
+			keys, CAD_ERR_UNSUPPORTED, "rope_type", "is proportional, which this architecture has not");
+	if (size < 2 || size > head_size)
+		cad_keys_fail(keys, CAD_ERR_RANGE, "partial_rotary_factor",
+			"makes %u elements of a head rotate; it must be from 2 to %u", size, head_size);
+	rope->size = size;
+	rope->partial = 1;
+}
+
 void cad_set_rotated(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t size)
 {
-	if (size < 2 || size > spec->attention.head_size)
-		cad_keys_fail(keys, CAD_ERR_RANGE, "partial_rotary_factor",
-			"makes %u elements of a head rotate; it must be from 2 to %u", size, spec->attention.head_size);
-	for (uint32_t i = 0; i < spec->ropes_count; i++) {
-		struct cad_rope_spec *rope = &spec->ropes[i];
-		if (rope->kind == CAD_ROPE_PROPORTIONAL)
-			cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "rope_type",
-				"is proportional, which this architecture has not");
-		rope->size = size;
-		rope->partial = 1;
-	}
+	for (uint32_t i = 0; i < spec->ropes_count; i++)
+		cad_set_rotation(keys, &spec->ropes[i], spec->attention.head_size, size);
 }
 
 void cad_read_latent_attention(const struct cad_keys *keys, struct cad_model_spec *spec)
@@ -207,6 +211,47 @@ void cad_read_sparse_layers(const struct cad_keys *keys, struct cad_model_spec *
 				"contains something other than layers from 0 to %u", spec->layers_count - 1);
 		else
 			spec->layers[json_integer_value(layer)].moe = false;
+	}
+}
+
+bool cad_read_flags(const struct cad_keys *keys, const struct cad_model_spec *spec, const char *key, bool *flags)
+{
+	const json_t *list = cad_keys_get(keys, key);
+	if (!list)
+		return false;
+
+	if (!json_is_array(list) || json_array_size(list) != spec->layers_count) {
+		cad_keys_fail(keys, CAD_ERR_INVALID, key, "must be a list of %u numbers, one for each layer",
+			spec->layers_count);
+		return false;
+	}
+	for (uint32_t i = 0; i < spec->layers_count; i++) {
+		const json_t *item = json_array_get(list, i);
+		json_int_t value = json_is_integer(item) ? json_integer_value(item) : -1;
+		if (value != 0 && value != 1)
+			cad_keys_fail(keys, CAD_ERR_RANGE, key, "says of layer %u something other than 0 and 1", i);
+		flags[i] = value == 1;
+	}
+	return true;
+}
+
+void cad_read_mlp_layer_types(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	const json_t *types = cad_keys_get(keys, "mlp_layer_types");
+	if (!types)
+		return;
+
+	if (!json_is_array(types) || json_array_size(types) != spec->layers_count) {
+		cad_keys_fail(keys, CAD_ERR_INVALID, "mlp_layer_types",
+			"must be a list of %u texts, one for each layer", spec->layers_count);
+		return;
+	}
+	for (uint32_t i = 0; i < spec->layers_count; i++) {
+		const char *type = json_string_value(json_array_get(types, i));
+		spec->layers[i].moe = type && strcmp(type, "sparse") == 0;
+		if (!type || (!spec->layers[i].moe && strcmp(type, "dense") != 0))
+			cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "mlp_layer_types",
+				"says '%.32s' of layer %u; supported are dense and sparse", type ? type : "", i);
 	}
 }
 

@@ -17,6 +17,7 @@ void cad_read_grouped_attention(const struct cad_keys *keys, struct cad_model_sp
 void cad_read_bias(const struct cad_keys *keys, struct cad_attention_spec *attention, bool absent);
 /* Families that rotate the first part of each head, whatever the kind: what is left is as long as a
  * head of others. */
+void cad_set_rotation(const struct cad_keys *keys, struct cad_rope_spec *rope, uint32_t head_size, uint32_t size);
 void cad_set_rotated(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t size);
 /* DeepSeek-V2's and V3's, where all layers see all keys. */
 void cad_read_latent_attention(const struct cad_keys *keys, struct cad_model_spec *spec);
@@ -45,6 +46,11 @@ void cad_read_deepseek_ffn(const struct cad_keys *keys, struct cad_model_spec *s
 void cad_set_moe_layers(struct cad_model_spec *spec);
 /* Qwen: experts in every `decoder_sparse_step`-th layer but those that `mlp_only_layers` names. */
 void cad_read_sparse_layers(const struct cad_keys *keys, struct cad_model_spec *spec);
+
+/* A list of 0 and 1, one for each layer; false: there is none. flags[layers_count] */
+bool cad_read_flags(const struct cad_keys *keys, const struct cad_model_spec *spec, const char *key, bool *flags);
+/* `mlp_layer_types`, where it is given, says which layers have experts, whatever the layers say so far. */
+void cad_read_mlp_layer_types(const struct cad_keys *keys, struct cad_model_spec *spec);
 
 /* ---- windows ---- */
 

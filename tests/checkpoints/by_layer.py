@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configurations of families whose layers differ in more than a window: in how they rotate, in heads and sizes."""
+import transformers
+
+POSITIONS = 192
+
+
+def chance(rng, p):
+    return rng.random() < p
+
+
+def size(rng, most):
+    return min(most, max(1, rng.choice([rng.randint(1, most), rng.choice([8, 16, 32, 64]) + rng.randint(-1, 1)])))
+
+
+def common(rng, family, model_class, heads, kv_heads, head):
+    config = {"architectures": [model_class.__name__], "model_type": family, "hidden_size": size(rng, 80), "num_hidden_layers": rng.randint(1, 5), "num_attention_heads": heads,
+              "num_key_value_heads": kv_heads, "head_dim": head, "vocab_size": rng.randint(3, 150), "max_position_embeddings": POSITIONS, "rms_norm_eps": rng.choice([1e-6, 1e-5, 1e-3]),
+              "hidden_act": "silu", "tie_word_embeddings": chance(rng, 0.3), "bos_token_id": 1, "eos_token_id": 2, "intermediate_size": size(rng, 90), "moe_intermediate_size": size(rng, 90)}
+    experts = rng.randint(1, 12)
+    return config | {"num_experts_per_tok": rng.randint(1, min(experts, 8)), "num_experts": experts}
+
+
+def kinds(rng, layers, first, second):
+    return [rng.choice([first, second]) for _ in range(layers)]
+
+
+def rotation(rng, partial=None):
+    values = {"rope_type": "default", "rope_theta": rng.choice([100.0, 10000.0, 5e6])}
+    if chance(rng, 0.3):
+        values |= {"rope_type": "linear", "factor": rng.choice([2.0, 7.5])}
+    elif chance(rng, 0.3):
+        values |= {"rope_type": "yarn", "factor": rng.choice([2.0, 4.0]), "original_max_position_embeddings": rng.choice([48, 96])}
+    return values | ({"partial_rotary_factor": partial} if partial else {})
+
+
+def mellum(rng):
+    heads = rng.randint(1, 8)
+    kv_heads = rng.choice([n for n in range(1, heads + 1) if heads % n == 0])
+    config = common(rng, "mellum", transformers.MellumForCausalLM, heads, kv_heads, 2 * rng.randint(1, 40))
+    layers = config["num_hidden_layers"]
+    config |= {"sliding_window": rng.randint(1, 50), "norm_topk_prob": chance(rng, 0.7), "attention_bias": chance(rng, 0.3), "layer_types": kinds(rng, layers, "full_attention", "sliding_attention")}
+    if chance(rng, 0.6):
+        config["mlp_layer_types"] = kinds(rng, layers, "sparse", "dense")
+    if chance(rng, 0.85):
+        config["rope_parameters"] = {kind: rotation(rng) for kind in ("full_attention", "sliding_attention")}
+    return config
+
+
+def mimo_v2_flash(rng):
+    """The gate takes the two best of each group, and keeps some."""
+    kv_heads = rng.randint(1, 3)
+    heads = 2 * kv_heads * rng.randint(1, 3)
+    head = 2 * rng.randint(2, 40)
+    config = common(rng, "mimo_v2_flash", transformers.MiMoV2FlashForCausalLM, heads, kv_heads, head)
+    layers = config["num_hidden_layers"]
+    groups, each = rng.choice([(1, rng.randint(2, 12)), (2, rng.randint(2, 6)), (3, rng.randint(2, 4))])
+    kept = rng.randint(1, groups)
+    del config["num_experts"]
+    config |= {"n_routed_experts": groups * each, "num_experts_per_tok": rng.randint(1, min(8, kept * each)), "n_group": groups, "topk_group": kept, "norm_topk_prob": chance(rng, 0.7),
+               "routed_scaling_factor": rng.choice([None, 1.0, 2.5]), "sliding_window": rng.randint(1, 50), "v_head_dim": rng.randint(1, 60), "attention_bias": chance(rng, 0.3),
+               "attention_value_scale": rng.choice([None, 0.707, 0.612])}
+    if chance(rng, 0.7):
+        config["layer_types"] = kinds(rng, layers, "full_attention", "sliding_attention")
+    if chance(rng, 0.7):
+        config["mlp_layer_types"] = kinds(rng, layers, "sparse", "dense")
+    turns = rng.randint(1, head // 2) * 2
+    if chance(rng, 0.8):
+        config["rope_parameters"] = {kind: rotation(rng, (turns + 0.01) / head if turns < head else 1.0) for kind in ("full_attention", "sliding_attention")}
+    elif int(head * 0.334) % 2 or head < 6:
+        config["head_dim"] = 24
+    return config
+
+
+FAMILIES = {
+    "mellum": (transformers.MellumConfig, transformers.MellumForCausalLM),
+    "mimo_v2_flash": (transformers.MiMoV2FlashConfig, transformers.MiMoV2FlashForCausalLM),
+}
+CONFIGURATIONS = {"mellum": mellum, "mimo_v2_flash": mimo_v2_flash}
