@@ -99,14 +99,17 @@ static void print_needs(const struct cad_model *model, const struct cad_model_pa
 		packed->kv);
 }
 
-/* What a router keeps of a token, and what that would be without latent attention. */
-void cad_model_kv_print(const struct cad_model_packed *packed, uint32_t layers, FILE *stream)
+/* What a router keeps of a token, and what that would be without latent attention: of a layer, where they are
+ * alike. */
+void cad_model_kv_print(const struct cad_model_packed *packed, const struct cad_model_spec *spec, FILE *stream)
 {
-	fprintf(stream, "KV cache         %llu values per token in each of %u layers",
-		(unsigned long long)(packed->kv_values / layers), layers);
+	bool alike = spec->attentions_count == 1;
+	uint32_t of = alike ? spec->layers_count : 1;
+	fprintf(stream, "KV cache         %llu values per token in ", (unsigned long long)(packed->kv_values / of));
+	fprintf(stream, alike ? "each of %u layers" : "%u layers, which differ", spec->layers_count);
 	if (packed->kv_values_expanded > packed->kv_values)
 		fprintf(stream, "; keys and values of all heads would be %llu, %.1f times as many",
-			(unsigned long long)(packed->kv_values_expanded / layers),
+			(unsigned long long)(packed->kv_values_expanded / of),
 			(double)packed->kv_values_expanded / (double)packed->kv_values);
 	fprintf(stream, "\n");
 }
@@ -214,7 +217,7 @@ static void print_table(const struct cad_model *model, const struct cad_model_pa
 		fprintf(stream, "dense layers     %u, size %u\n", spec->layers_count - cad_model_spec_moe_layers(spec),
 			spec->dense.size);
 	cad_model_parameters_print(&sizes, stream);
-	cad_model_kv_print(packed, spec->layers_count, stream);
+	cad_model_kv_print(packed, spec, stream);
 	if (cad_model_packed(model))
 		fprintf(stream, "packed           experts in %s, the rest in %s\n",
 			cad_weights_name(cad_model_packed(model)->experts),

@@ -22,7 +22,7 @@ const char *cad_model_count_text(uint64_t count, char text[32]);
 /* Lines of a table: parameters; values of the KV cache; and what there is to say of a cluster's memory, which is nothing where it is
  * not said. */
 void cad_model_parameters_print(const struct cad_model_sizes *sizes, FILE *stream);
-void cad_model_kv_print(const struct cad_model_packed *packed, uint32_t layers, FILE *stream);
+void cad_model_kv_print(const struct cad_model_packed *packed, const struct cad_model_spec *spec, FILE *stream);
 void cad_model_fit_print(const struct cad_model_fit *fit, const struct cad_model_cluster *cluster, FILE *stream);
 /* {"nodes": {...}, "router": {...}}, null where it is not said; NULL: no memory. */
 struct json_t *cad_model_fit_json(const struct cad_model_fit *fit, const struct cad_model_cluster *cluster);

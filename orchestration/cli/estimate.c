@@ -28,21 +28,36 @@ static double router_seconds(const struct cad_model *model, const struct cl_clus
 		load->rows * layers + load->logits * head, rates, cl_rate_form_of(cluster->router));
 }
 
-/* Keys that a row sees in a layer; those of other sequences are others. */
+/* Multiply-adds of one row with one key and its value, in a layer. */
+static double key_work(const struct cad_attention_spec *a)
+{
+	bool latent = a->kind == CAD_ATTENTION_LATENT; /* every head with all of what is kept */
+	return (double)a->heads * (latent ? 2 * a->kv_rank + a->rope_size : a->head_size + a->value_size);
+}
+
+/* Values that are kept of a key, in a layer. */
+static double key_values(const struct cad_attention_spec *a)
+{
+	bool latent = a->kind == CAD_ATTENTION_LATENT;
+	return latent ? a->kv_rank + a->rope_size : (double)a->kv_heads * (a->head_size + a->value_size);
+}
+
+/* Layers see as many keys as their windows let them; those of other sequences are others. */
 static double keys_seconds(const struct cad_model *model, const struct cl_cluster *cluster,
 	const struct cl_rates *rates, const struct cl_load *load)
 {
 	const struct cad_model_spec *spec = cad_model_spec(model);
-	const struct cad_attention_spec *a = &spec->attention;
-	bool latent = a->kind == CAD_ATTENTION_LATENT;
-	double key = latent ? 2 * a->kv_rank + a->rope_size : a->head_size + a->value_size, keys = 0;
+	const struct cad_model_packed *packed = &cluster->packed;
+	double work = 0, values = 0, value_bytes = (double)packed->kv_per_token / (double)packed->kv_values;
 
 	for (uint32_t i = 0; i < spec->layers_count; i++) {
+		const struct cad_attention_spec *a = cad_attention_of(spec, i);
 		uint32_t window = spec->layers[i].window;
-		keys += window && window < load->keys ? window : load->keys;
+		double keys = window && window < load->keys ? window : load->keys;
+		work += keys * key_work(a);
+		values += keys * key_values(a);
 	}
-	return longer(load->sequences * keys * (double)cluster->packed.kv_per_token / spec->layers_count,
-		load->rows * keys * a->heads * key, rates, CL_RATE_FLOATS);
+	return longer(load->sequences * values * value_bytes, load->rows * work, rates, CL_RATE_FLOATS);
 }
 
 /* ---- experts ---- */

@@ -112,7 +112,7 @@ static void print_head(const struct sized *sized)
 		sized->has_files ? "" : ", by config.json alone");
 	printf("architecture     %s, %s\n", spec->architecture, cad_dtype_name(spec->dtype));
 	cad_model_parameters_print(&sizes, stdout);
-	cad_model_kv_print(&sized->cluster.packed, spec->layers_count, stdout);
+	cad_model_kv_print(&sized->cluster.packed, spec, stdout);
 }
 
 static void print_bytes(const struct sized *sized)

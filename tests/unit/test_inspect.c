@@ -173,6 +173,25 @@ static void inspect_a_cluster(void **state)
 	free(text);
 }
 
+/* Of layers that keep different things, there is only a sum. */
+static void kv_cache_of_unlike_layers(void **state)
+{
+	(void)state;
+	struct cad_model_spec spec = { .layers_count = 3, .attentions_count = 2 };
+	char *text = NULL;
+	size_t bytes = 0;
+	FILE *stream = open_memstream(&text, &bytes);
+	assert_non_null(stream);
+	cad_model_kv_print(&(struct cad_model_packed){ .kv_values = 500, .kv_values_expanded = 500 }, &spec, stream);
+	spec.attentions_count = 1;
+	cad_model_kv_print(&(struct cad_model_packed){ .kv_values = 300, .kv_values_expanded = 6000 }, &spec, stream);
+	fclose(stream);
+	assert_string_equal(text,
+		"KV cache         500 values per token in 3 layers, which differ\n"
+		"KV cache         100 values per token in each of 3 layers; keys and values of all heads would be 2000, 20.0 times as many\n");
+	free(text);
+}
+
 static void inspect_failures(void **state)
 {
 	(void)state;
@@ -195,6 +214,7 @@ int main(void)
 		cmocka_unit_test(inspect_for_scripts),
 		cmocka_unit_test(inspect_says_what_is_not_read),
 		cmocka_unit_test(inspect_a_cluster),
+		cmocka_unit_test(kv_cache_of_unlike_layers),
 		cmocka_unit_test(inspect_failures),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@
 #include "kernels/source.h"
 #include "tests/support/must.h"
 
+#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -71,6 +72,26 @@ static void counts_are_the_published_ones(void **state)
 		assert_int_equal(sizes.total, 2 * sizes.parameters);
 		cad_model_close(model);
 	}
+}
+
+/* What is in the folder is held against somebody's figures. */
+static void every_config_is_counted(void **state)
+{
+	(void)state;
+	static const char root[] = CADRE_SOURCE_DIR "/tests/configs/";
+	glob_t found;
+	assert_int_equal(glob(CADRE_SOURCE_DIR "/tests/configs/*.json", 0, NULL, &found), 0);
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		const char *name = found.gl_pathv[i] + sizeof root - 1;
+		size_t length = strlen(name) - strlen(".json"), p = 0, count = sizeof published / sizeof *published;
+		while (p < count &&
+			(strlen(published[p].name) != length || strncmp(published[p].name, name, length) != 0))
+			p++;
+		if (p == count)
+			fail_msg("%s has no row of published figures here", name);
+	}
+	assert_int_equal(found.gl_pathc, sizeof published / sizeof *published);
+	globfree(&found);
 }
 
 /* The same figures, of files and of what config.json says of them. */
@@ -145,6 +166,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(counts_are_the_published_ones),
+		cmocka_unit_test(every_config_is_counted),
 		cmocka_unit_test(as_large_as_the_files),
 		cmocka_unit_test(a_device_sizes_it),
 		cmocka_unit_test(what_is_wrong_is_told),

@@ -182,6 +182,20 @@ static void latent_attention_reads_little(void **state)
 	cad_model_close(model);
 }
 
+/* Every second layer of gpt-oss sees 128 keys. */
+static void windows_are_seen(void **state)
+{
+	(void)state;
+	struct cad_model *model;
+	struct cad_error error;
+	must(cad_model_open_config(CADRE_SOURCE_DIR "/tests/configs/gpt-oss-120b.json", &model, &error), &error);
+	const struct cl_rates *rates = cl_rates_of(CL_MACHINE_EPYC);
+	struct cl_cluster cluster = cluster_of(model, 4, CAD_WEIGHTS_INT4);
+	struct cl_estimate e = cl_estimate_step(model, &cluster, rates, &(struct cl_load){ 1, 1, 4096, 1 });
+	near(e.keys_s, 18.0 * (4096 + 128) * 2 * 8 * 64 * 4 / rates->form[CL_RATE_FLOATS].read, 0.01);
+	cad_model_close(model);
+}
+
 /* This machine: figures of some size, for every form that was asked for. */
 static void this_machine_is_measured(void **state)
 {
@@ -210,6 +224,7 @@ int main(void)
 		cmocka_unit_test(estimates_are_near_what_was_measured),
 		cmocka_unit_test(parts_are_what_they_should_be),
 		cmocka_unit_test(latent_attention_reads_little),
+		cmocka_unit_test(windows_are_seen),
 		cmocka_unit_test(this_machine_is_measured),
 	};
 	return cmocka_run_group_tests(tests, open_device, close_device);
