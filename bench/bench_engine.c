@@ -147,27 +147,59 @@ static struct work products(enum cad_profile profile, double read, double used)
 	return work;
 }
 
+/* Elements of a layer's projections; values that it keeps of a key; and multiply-adds of a row with a key
+ * and its value. Latent attention keeps a latent and a rotated part, which every head meets whole. */
+struct attention {
+	double projections, kept, met;
+};
+
+static struct attention attention_of(const struct cad_model_spec *s, uint32_t layer)
+{
+	const struct cad_attention_spec *a = cad_attention_of(s, layer);
+	double h = s->hidden, heads = a->heads, each = a->head_size + a->value_size, rank = a->kv_rank;
+
+	if (a->kind == CAD_ATTENTION_LATENT) {
+		double query = heads * a->head_size, up = heads * (a->nope_size + a->value_size);
+		return (struct attention){
+			.projections = (a->q_rank ? a->q_rank * (h + query) : h * query) + h * (rank + a->rope_size) +
+				rank * up + h * heads * a->value_size,
+			.kept = rank + a->rope_size,
+			.met = heads * (2 * rank + a->rope_size),
+		};
+	}
+	return (struct attention){
+		.projections = h * (heads + a->kv_heads) * each,
+		.kept = a->kv_heads * each,
+		.met = heads * each,
+	};
+}
+
+static struct work attention_work(
+	const struct cad_model_spec *s, const struct cad_settings *settings, struct shape shape)
+{
+	struct work work = { 0 };
+	for (uint32_t i = 0; i < s->layers_count; i++) {
+		uint32_t window = s->layers[i].window;
+		struct attention a = attention_of(s, i);
+		struct work layer = products(settings->router_profile, a.projections, shape.rows * a.projections);
+		double keys = window && window < shape.keys ? window : shape.keys;
+		work.bytes += layer.bytes + shape.sequences * keys * a.kept * key_bytes(settings->kv);
+		work.floats += layer.floats + 2 * shape.rows * keys * a.met;
+		work.integers += layer.integers;
+	}
+	return work;
+}
+
 static struct work stage_work(
 	const struct cad_model_spec *s, const struct cad_settings *settings, enum rt_stage stage, struct shape shape)
 {
 	double h = s->hidden, layers = s->layers_count, rows = shape.rows;
 	double moe = cad_model_spec_moe_layers(s), e = s->gate.experts, k = s->gate.topk;
-	double query = 0, key = 0; /* elements of queries and outputs, of keys and values, in all layers */
-	for (uint32_t i = 0; i < s->layers_count; i++) {
-		const struct cad_attention_spec *a = cad_attention_of(s, i);
-		query += (double)a->heads * (a->head_size + a->value_size);
-		key += (double)a->kv_heads * (a->head_size + a->value_size);
-	}
-	double projections = h * (query + key), expert = 3.0 * h * s->expert.size,
-	       dense = (layers - moe) * 3 * h * s->dense.size;
+	double expert = 3.0 * h * s->expert.size, dense = (layers - moe) * 3 * h * s->dense.size,
+	       shared = moe * 3 * h * s->shared.size;
 
 	switch (stage) {
-	case RT_STAGE_ATTENTION: {
-		struct work work = products(settings->router_profile, projections, rows * projections);
-		work.bytes += shape.sequences * shape.keys * key * key_bytes(settings->kv);
-		work.floats += 2 * rows * shape.keys * query;
-		return work;
-	}
+	case RT_STAGE_ATTENTION: return attention_work(s, settings, shape);
 	case RT_STAGE_GATE: return products(CAD_PROFILE_F32, moe * e * h, moe * rows * e * h);
 
 	/* the embedded form computes the experts where a cluster waits for them */
@@ -175,6 +207,7 @@ static struct work stage_work(
 		return products(
 			settings->profile, moe * e * (1 - pow(1 - k / e, rows)) * expert, moe * rows * k * expert);
 	case RT_STAGE_DENSE: return products(settings->router_profile, dense, rows * dense);
+	case RT_STAGE_SHARED: return products(settings->router_profile, shared, rows * shared);
 	case RT_STAGE_HEAD: return products(settings->router_profile, h * s->vocab, shape.logit_rows * h * s->vocab);
 	default: return (struct work){ 0 };
 	}
