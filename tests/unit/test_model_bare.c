@@ -45,6 +45,7 @@ static const struct published {
 	{ "deepseek-v2-lite", 15.71, 2.45, true },
 	{ "deepseek-v2", 235.74, 21.38, false },
 	{ "deepseek-v3", 671.03, 37.55, false },
+	{ "kimi-k2", 1026.41, 32.86, false },
 	{ "ernie-4.5-21b-a3b", 21.83, 3.35, false },
 	{ "glm-4.5-air", 106.85, 12.80, true },
 	{ "glm-4.5", 352.80, 32.86, true }, /* and 2 more in a layer that predicts further tokens */
@@ -100,7 +101,7 @@ static void as_large_as_the_files(void **state)
 	(void)state;
 	static const char *const names[] = { "llama-a", "mixtral-a", "mixtral-b", "olmoe-a", "olmoe-b", "qwen2moe-a",
 		"qwen3moe-a", "qwen3moe-b", "glm4moe-a", "minimaxm2-a", "ernie45moe-a", "granitemoe-a", "deepseekv2-a",
-		"deepseekv3-a", "forms/nested-version4", "forms/qwen3moe-fused" };
+		"deepseekv3-a", "deepseekv2-a", "deepseekv3-a", "forms/nested-version4", "forms/qwen3moe-fused" };
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		char path[256];
 		struct cad_model *model;
