@@ -18,6 +18,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/workers.h"
+#include "kernels/source.h"
 #include "kernels/kernels.h"
 
 #include <argp.h>
@@ -112,9 +113,9 @@ static struct kn_expert_source source_of(const struct shape *s, const struct wei
 {
 	const uint16_t *from = w->bf16 + e * SHIFT;
 	return (struct kn_expert_source){
-		.gate = { from, CAD_DTYPE_BF16, s->ffn, s->hidden },
-		.up = { from + 1, CAD_DTYPE_BF16, s->ffn, s->hidden },
-		.down = { from + 2, CAD_DTYPE_BF16, s->hidden, s->ffn },
+		.gate = kn_source_plain(from, CAD_DTYPE_BF16, s->ffn, s->hidden),
+		.up = kn_source_plain(from + 1, CAD_DTYPE_BF16, s->ffn, s->hidden),
+		.down = kn_source_plain(from + 2, CAD_DTYPE_BF16, s->hidden, s->ffn),
 		.spec = &w->spec,
 	};
 }

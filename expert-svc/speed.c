@@ -72,9 +72,9 @@ static enum cad_status make_experts(
 	spec.size = (uint32_t)ffn;
 	spec.bias = false;
 	const struct kn_expert_source source = {
-		.gate = { data, dtype, ffn, hidden },
-		.up = { data, dtype, ffn, hidden },
-		.down = { data, dtype, hidden, ffn },
+		.gate = kn_source_plain(data, dtype, ffn, hidden),
+		.up = kn_source_plain(data, dtype, ffn, hidden),
+		.down = kn_source_plain(data, dtype, hidden, ffn),
 		.spec = &spec,
 	};
 	uint64_t end_ns = now_ns() + PACK_MS * CAD_NS_PER_MS;

@@ -40,7 +40,7 @@ static float draw(struct cad_random *random, int low, uint32_t span)
 /* bf16 or f32 [n][k], freed by the caller; NULL data when there is no memory */
 static struct kn_source draw_source(struct cad_random *random, bool bf16, size_t n, size_t k)
 {
-	struct kn_source s = { NULL, bf16 ? CAD_DTYPE_BF16 : CAD_DTYPE_F32, n, k };
+	struct kn_source s = { .data = NULL, .dtype = bf16 ? CAD_DTYPE_BF16 : CAD_DTYPE_F32, .n = n, .k = k };
 	uint8_t *data = malloc(n * k * (bf16 ? 2 : 4));
 
 	for (size_t i = 0; data && i < n * k; i++) {

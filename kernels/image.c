@@ -4,6 +4,7 @@
 #include "common/base/digest.h"
 #include "common/base/limits.h"
 #include "kernels/quantise.h"
+#include "kernels/values.h"
 
 #include <string.h>
 
@@ -13,6 +14,7 @@
 enum {
 	MATRICES = 3,
 	ROUNDED_VALUES = 4096,
+	GATHERED_BYTES = 128 << 10, /* of rows that are brought together */
 	/* Quantised rows wait until they are so many bytes; a row of CAD_FFN_MAX values is longer. */
 	QUANTISED_PIECE_BYTES = 32 << 10,
 	QUANTISED_BYTES = CAD_FFN_MAX + CAD_FFN_MAX / KN_GROUP * sizeof(float),
@@ -48,6 +50,7 @@ size_t kn_row_bytes(enum cad_dtype dtype, size_t k)
 	switch (dtype) {
 	case CAD_DTYPE_Q8: return kn_row_head_bytes(dtype, k) + k;
 	case CAD_DTYPE_Q4: return kn_row_head_bytes(dtype, k) + (k + 1) / 2;
+	case CAD_DTYPE_MXFP4: return k / 2;
 	default: return k * cad_dtype_bytes(dtype);
 	}
 }
@@ -62,7 +65,10 @@ enum cadre_image_kind kn_image_kind(enum cad_weights weights)
 enum cad_dtype kn_matrix_dtype(enum cad_dtype stored, enum cad_weights weights)
 {
 	switch (weights) {
-	case CAD_WEIGHTS_AS_IS: return stored;
+	case CAD_WEIGHTS_AS_IS:
+		return stored == CAD_DTYPE_F8_E4M3  ? CAD_DTYPE_F32
+			: stored == CAD_DTYPE_MXFP4 ? CAD_DTYPE_BF16
+						    : stored;
 	case CAD_WEIGHTS_BF16:
 	case CAD_WEIGHTS_BF16_ROWS:
 	case CAD_WEIGHTS_BF16_SM90: return CAD_DTYPE_BF16;
@@ -78,6 +84,8 @@ struct kn_expert_source kn_image_of(const struct kn_expert_source *source, enum 
 	for (unsigned i = 0; i < KN_EXPERT_TENSORS; i++) {
 		struct kn_source *tensor = tensor_of(&image, i);
 		tensor->data = NULL;
+		tensor->row_step = tensor->value_step = 0;
+		tensor->scales = (struct cad_scales){ 0 };
 		if (i < MATRICES)
 			tensor->dtype = kn_matrix_dtype(tensor->dtype, weights);
 	}
@@ -123,23 +131,6 @@ struct kn_expert_source kn_image_at(const struct kn_expert_source *image, const 
 	return at;
 }
 
-/* ---- rounding ---- */
-
-static void round_values(const uint8_t *data, enum cad_dtype dtype, size_t count, uint16_t *out)
-{
-	for (size_t i = 0; i < count; i++) {
-		uint16_t half;
-		float value;
-		if (dtype == CAD_DTYPE_F16) {
-			memcpy(&half, data + i * sizeof half, sizeof half);
-			value = kn_f32_of_f16(half);
-		} else {
-			memcpy(&value, data + i * sizeof value, sizeof value);
-		}
-		out[i] = kn_bf16_of(value);
-	}
-}
-
 /* ---- reading ---- */
 
 typedef bool piece_fn(void *context, const void *bytes, size_t count);
@@ -152,17 +143,49 @@ static bool hand_out(const uint8_t *bytes, size_t count, piece_fn *piece, void *
 	return true;
 }
 
-static bool read_rounded(const struct kn_source *source, piece_fn *piece, void *context)
+/* As stored, of rows or values that lie apart. */
+static bool read_apart(const struct kn_source *source, piece_fn *piece, void *context)
 {
-	uint16_t rounded[ROUNDED_VALUES];
-	size_t values = source->n * source->k, element = cad_dtype_bytes(source->dtype);
+	uint8_t rows[GATHERED_BYTES];
+	size_t element = cad_dtype_bytes(source->dtype), row_bytes = source->k * element,
+	       many = sizeof rows / row_bytes, values = many > 0 ? source->k : sizeof rows / element;
 
-	for (size_t at = 0; at < values; at += ROUNDED_VALUES) {
-		size_t count = values - at < ROUNDED_VALUES ? values - at : ROUNDED_VALUES;
-		round_values((const uint8_t *)source->data + at * element, source->dtype, count, rounded);
-		if (!piece(context, rounded, count * sizeof *rounded))
-			return false;
-	}
+	many = many > 0 ? many : 1;
+	for (size_t r = 0; r < source->n; r += many)
+		for (size_t k = 0; k < source->k; k += values) {
+			size_t height = source->n - r < many ? source->n - r : many,
+			       width = source->k - k < values ? source->k - k : values;
+			kn_source_gather(source, r, height, k, width, rows, width * element);
+			if (!piece(context, rows, height * width * element))
+				return false;
+		}
+	return true;
+}
+
+/* As f32, or rounded to bf16. */
+static bool read_widened(const struct kn_source *source, enum cad_dtype dtype, piece_fn *piece, void *context)
+{
+	float wide[ROUNDED_VALUES];
+	uint16_t rounded[ROUNDED_VALUES];
+	bool round = dtype == CAD_DTYPE_BF16;
+
+	size_t used = 0;
+
+	for (size_t r = 0; r < source->n; r++)
+		for (size_t k = 0, count; k < source->k; k += count) {
+			count = source->k - k < ROUNDED_VALUES - used ? source->k - k : ROUNDED_VALUES - used;
+			kn_source_values(source, r, k, count, wide + used);
+			used += count;
+			bool last = r + 1 == source->n && k + count == source->k;
+			if (used < ROUNDED_VALUES && !last)
+				continue;
+			for (size_t i = 0; i < used && round; i++)
+				rounded[i] = kn_bf16_of(wide[i]);
+			if (!piece(context, round ? (const void *)rounded : wide,
+				    used * (round ? sizeof *rounded : sizeof *wide)))
+				return false;
+			used = 0;
+		}
 	return true;
 }
 
@@ -183,20 +206,20 @@ static void pair_nibbles(const uint8_t *u, size_t count, uint8_t *pairs)
 }
 
 /* A row of a quantised image. */
-static void quantise_row(const struct kn_source *source, const uint8_t *row, enum cad_dtype dtype, uint8_t *out)
+static void quantise_row(const struct kn_source *source, size_t row, enum cad_dtype dtype, uint8_t *out)
 {
-	size_t element = cad_dtype_bytes(source->dtype);
 	uint8_t *scales = out, *subscales = out + kn_row_scale_bytes(dtype, source->k),
 		*values = out + kn_row_head_bytes(dtype, source->k);
 
 	for (size_t k = 0; k < source->k; k += KN_GROUP, scales += sizeof(float)) {
 		size_t count = source->k - k < KN_GROUP ? source->k - k : KN_GROUP;
 		struct kn_int4_group group;
+		float wide[KN_GROUP];
+		kn_source_values(source, row, k, count, wide);
 		if (dtype == CAD_DTYPE_Q8) {
-			group.scale = kn_quantise_values(
-				row + k * element, source->dtype, count, count, KN_RANGE_INT8, (int8_t *)values + k);
+			group.scale = kn_quantise_group(wide, count, count, KN_RANGE_INT8, (int8_t *)values + k);
 		} else {
-			kn_quantise_int4(row + k * element, source->dtype, count, &group);
+			kn_quantise_int4(wide, CAD_DTYPE_F32, count, &group);
 			memcpy(subscales + k / KN_SUBGROUP / 2, &group.subscales, kn_int4_subscale_bytes(count));
 			pair_nibbles(group.u, count, values + k / 2);
 		}
@@ -207,7 +230,7 @@ static void quantise_row(const struct kn_source *source, const uint8_t *row, enu
 static bool read_quantised(const struct kn_source *source, enum cad_dtype dtype, piece_fn *piece, void *context)
 {
 	uint8_t rows[QUANTISED_BYTES];
-	size_t used = 0, bytes = kn_row_bytes(dtype, source->k), stored = kn_row_bytes(source->dtype, source->k);
+	size_t used = 0, bytes = kn_row_bytes(dtype, source->k);
 
 	CAD_ASSERT(bytes <= sizeof rows);
 	for (size_t r = 0; r < source->n; r++) {
@@ -216,18 +239,42 @@ static bool read_quantised(const struct kn_source *source, enum cad_dtype dtype,
 				return false;
 			used = 0;
 		}
-		quantise_row(source, (const uint8_t *)source->data + r * stored, dtype, rows + used);
+		quantise_row(source, r, dtype, rows + used);
 		used += bytes;
 	}
 	return hand_out(rows, used, piece, context);
 }
 
+/* Of a matrix whose columns lie side by side, as many rows as fit are brought together first: row by row,
+ * every value would be a line of memory. */
+static bool read_turned(const struct kn_source *source, enum cad_dtype dtype, piece_fn *piece, void *context)
+{
+	uint8_t rows[GATHERED_BYTES];
+	size_t row_bytes = source->k * cad_dtype_bytes(source->dtype), many = sizeof rows / row_bytes;
+
+	for (size_t r = 0; r < source->n; r += many) {
+		struct kn_source plain = {
+			.data = rows,
+			.dtype = source->dtype,
+			.n = source->n - r < many ? source->n - r : many,
+			.k = source->k,
+		};
+		kn_source_gather(source, r, plain.n, 0, plain.k, rows, row_bytes);
+		if (!kn_source_read(&plain, dtype, piece, context))
+			return false;
+	}
+	return true;
+}
+
 bool kn_source_read(const struct kn_source *source, enum cad_dtype dtype, piece_fn *piece, void *context)
 {
 	if (dtype == source->dtype)
-		return hand_out(source->data, kn_source_bytes(source), piece, context);
+		return kn_source_is_plain(source) ? hand_out(source->data, kn_source_bytes(source), piece, context)
+						  : read_apart(source, piece, context);
+	if (source->value_step && source->k * cad_dtype_bytes(source->dtype) <= GATHERED_BYTES)
+		return read_turned(source, dtype, piece, context);
 	return cad_dtype_quantised(dtype) ? read_quantised(source, dtype, piece, context)
-					  : read_rounded(source, piece, context);
+					  : read_widened(source, dtype, piece, context);
 }
 
 bool kn_image_read(const struct kn_expert_source *source, enum cad_weights weights, piece_fn *piece, void *context)

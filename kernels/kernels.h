@@ -79,11 +79,16 @@ static inline size_t kn_ld(size_t n) { return kn_round_up(n, 64) + 16; }
 /* ---- weights ---- */
 
 /* A tensor of a checkpoint, host memory: [n][k] row-major of dtype F32, F16 or BF16, of any
- * alignment. A vector is [n][1]. data NULL: there is no such tensor. */
+ * alignment. A vector is [n][1]. data NULL: there is no such tensor.
+ * A matrix may be of F8_E4M3 or MXFP4 with scales, and its rows, and the values of a row, may have steps between
+ * them (struct cad_tensor). values.h reads them all; devices' vectors and tables know the plain ones alone, and
+ * of vectors those with a row_step. */
 struct kn_source {
 	const void *data;
 	enum cad_dtype dtype;
 	size_t n, k;
+	size_t row_step, value_step;
+	struct cad_scales scales;
 };
 
 /* The tensors of one expert (or a dense ffn, or a shared expert): gate and up [F][H], down [H][F];

@@ -89,7 +89,7 @@ enum cad_status kn_packed_verify_expert(
 	char checksum[33];
 
 	if (!packed)
-		return CAD_OK;
+		return cad_model_expert_check(model, layer, expert, error);
 	struct kn_expert_source source = kn_expert_source_of(model, layer, expert);
 	kn_image_checksum(&source, packed->experts, checksum);
 	return cad_model_expert_verify(model, layer, expert, checksum, error);

@@ -19,7 +19,8 @@ CAD_MUST_USE enum cad_status kn_packed_check_experts(
 CAD_MUST_USE enum cad_status kn_packed_check_router(
 	const struct cad_model *model, enum cad_weights weights, struct cad_error *error);
 
-/* The expert's checksum is the recorded one; reads it. At once if the model is not packed. */
+/* The expert's checksum is the recorded one; reads it. Of a model that is not packed, its scales are numbers,
+ * if it has any. */
 CAD_MUST_USE enum cad_status kn_packed_verify_expert(
 	const struct cad_model *model, uint32_t layer, uint32_t expert, struct cad_error *error);
 

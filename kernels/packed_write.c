@@ -327,6 +327,20 @@ static enum cad_status write_file(struct writing *w, const struct cad_tensor *pl
 	return status;
 }
 
+/* Nothing is written of a checkpoint with scales that are not numbers. */
+static enum cad_status check_scales(const struct cad_model *model, struct cad_error *error)
+{
+	const struct cad_model_spec *spec = cad_model_spec(model);
+	enum cad_status status = CAD_OK;
+
+	for (uint32_t part = 0; part < cad_model_router_parts(model) && status == CAD_OK; part++)
+		status = cad_model_router_check(model, part, error);
+	for (uint32_t layer = 0; layer < spec->layers_count; layer++)
+		for (uint32_t e = 0; spec->layers[layer].moe && e < spec->gate.experts && status == CAD_OK; e++)
+			status = cad_model_expert_check(model, layer, e, error);
+	return status;
+}
+
 enum cad_status kn_packed_write(const struct kn_packing *packing, struct cad_error *error)
 {
 	const char *directory = cad_model_directory(packing->model);
@@ -339,7 +353,9 @@ enum cad_status kn_packed_write(const struct kn_packing *packing, struct cad_err
 			directory, cad_weights_name(packed->experts), cad_weights_name(packed->router));
 
 	struct cad_tensor *placed = NULL;
-	enum cad_status status = list(&w, error);
+	enum cad_status status = check_scales(packing->model, error);
+	if (status == CAD_OK)
+		status = list(&w, error);
 	if (status != CAD_OK)
 		goto free_lists;
 	placed = calloc(w.tensors_count, sizeof *placed);

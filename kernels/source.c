@@ -15,6 +15,9 @@ struct kn_source kn_source_of(struct cad_tensor tensor)
 		.dtype = tensor.dtype,
 		.n = tensor.shape[0],
 		.k = tensor.rank > 1 ? tensor.shape[1] : 1,
+		.row_step = tensor.row_step,
+		.value_step = tensor.value_step,
+		.scales = tensor.scales,
 	};
 	CAD_ASSERT(!cad_dtype_quantised(tensor.dtype) || kn_source_bytes(&source) == tensor.bytes); /* packed.h */
 	return source;

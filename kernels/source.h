@@ -11,6 +11,10 @@
 #include "common/model/model.h"
 #include "kernels/kernels.h"
 
+static inline struct kn_source kn_source_plain(const void *data, enum cad_dtype dtype, size_t n, size_t k)
+{
+	return (struct kn_source){ .data = data, .dtype = dtype, .n = n, .k = k };
+}
 /* A matrix [n][k], a vector [n][1]; data NULL when the model has no such tensor. */
 struct kn_source kn_source_of(struct cad_tensor tensor);
 /* A routed expert of an MoE layer. */

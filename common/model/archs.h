@@ -54,6 +54,12 @@ struct cad_known_key {
 enum cad_fused {
 	CAD_FUSED_NONE, /* none that runs here has another way */
 	CAD_FUSED_ROWS, /* gate and up [E][2F][H], all of gate first; down [E][H][F] */
+	/* Inputs before outputs: gate and up [E][H][2F], all of gate first; down [E][F][H]. So write aria_text
+	 * ("experts.fc1.weight", "experts.fc2.weight", names of its own), llama4_text and qwen3_vl_moe. */
+	CAD_FUSED_COLUMNS,
+	/* The same, a column of gate and one of up in turn; their biases [E][2F] likewise, down's [E][H]. In MXFP4,
+	 * where outputs stand before inputs, rows are in turn. So writes gpt_oss. */
+	CAD_FUSED_IN_TURN,
 };
 
 struct cad_arch {
@@ -77,8 +83,8 @@ struct cad_arch {
 	const struct cad_tensor_name *names; /* looked at before the common names (tensors.c); may be NULL */
 	size_t names_count;
 	enum cad_fused fused;
-	/* Names of fused tensors of its own, of EXPERT_GATE (with UP), EXPERT_DOWN, and SHARED_GATE (with
-	 * UP: [2F][H]); they go before what `fused` says. */
+	/* Names of fused tensors of its own, of EXPERT_GATE (with UP), EXPERT_DOWN, their biases, and SHARED_GATE
+	 * (with UP: [2F][H]); they go before what `fused` says. */
 	const struct cad_tensor_name *fused_names;
 	size_t fused_names_count;
 	/* A part of names that transformers 5 calls otherwise, and what it calls it: files have

@@ -8,6 +8,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/model/config_rope.h"
+#include "common/model/config_stored.h"
 #include "common/model/known_keys.h"
 #include "common/model/lacking.h"
 
@@ -85,7 +86,7 @@ static void read_bos(const struct cad_keys *keys, struct cad_model_spec *spec)
 		spec->bos_id = (int32_t)json_integer_value(value);
 }
 
-static void read_common(const struct cad_keys *keys, struct cad_model_spec *spec)
+static void read_common(const struct cad_keys *keys, const struct cad_arch *arch, struct cad_model_spec *spec)
 {
 	static const char *const epsilon_names[] = { "rms_norm_eps", "layernorm_epsilon", NULL };
 	spec->hidden = cad_keys_u32(keys, "hidden_size", 1, CAD_HIDDEN_MAX);
@@ -100,9 +101,7 @@ static void read_common(const struct cad_keys *keys, struct cad_model_spec *spec
 	if (strcmp(activation, "silu") != 0)
 		cad_keys_fail(
 			keys, CAD_ERR_UNSUPPORTED, "hidden_act", "is '%.32s'; only silu is supported", activation);
-	if (cad_keys_get(keys, "quantization_config"))
-		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "quantization_config",
-			"is present: quantised checkpoints are not supported, use one with f32, f16 or bf16 weights");
+	cad_config_read_stored(keys, arch, spec);
 	read_bos(keys, spec);
 	read_eos(keys, spec);
 }
@@ -178,7 +177,7 @@ static enum cad_status read_model(const struct cad_keys *keys, struct cad_model_
 		return *keys->status;
 
 	spec->attentions_count = 1;
-	read_common(keys, spec);
+	read_common(keys, arch, spec);
 	cad_config_read_rope(keys, arch, spec);
 	if (!cad_keys_ok(keys))
 		return *keys->status;

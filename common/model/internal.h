@@ -13,6 +13,8 @@
 
 #define CAD_SLOT_ABSENT UINT32_MAX
 
+enum { CAD_USE_NONE, CAD_USE_VALUES, CAD_USE_SCALES, CAD_NAME_BYTES = 256 };
+
 struct cad_model {
 	struct cad_model_spec spec;
 	const struct cad_arch *arch;
@@ -21,7 +23,7 @@ struct cad_model {
 	/* by role, layer and expert (slot_of in model.c): index into shards.tensors, or
 	 * CAD_SLOT_ABSENT */
 	uint32_t *slots;
-	bool *used; /* [shards.tensors_count] */
+	uint8_t *used; /* [shards.tensors_count], of CAD_USE_* */
 	bool has_own_head;
 	size_t unread;
 	const char *unread_first;
@@ -42,6 +44,23 @@ static inline bool cad_model_is_twin(const struct cad_model *model, enum cad_rol
 /* ---- model_bare.c ---- */
 
 struct cad_tensor cad_model_bare_tensor(const struct cad_model *model, enum cad_role role, uint32_t layer);
+
+/* ---- model.c ---- */
+
+/* "2, 3", as errors say it */
+const char *cad_model_shape_text(uint32_t rank, const uint64_t *shape, char text[96]);
+/* The tensor of that name, or of the other one that it may have; NULL: there is none. */
+struct cad_shard_tensor *cad_model_find(const struct cad_model *model, const char *name);
+
+/* ---- model_scales.c ---- */
+
+/* The tensor, if it is FP8, gets its scales, which must be there and fit. */
+CAD_MUST_USE enum cad_status cad_model_find_scales(
+	struct cad_model *model, struct cad_shard_tensor *tensor, struct cad_error *error);
+/* "..._blocks" becomes a tensor of MXFP4 with its scales. NULL: there is no such tensor. */
+struct cad_shard_tensor *cad_model_find_blocks(const struct cad_model *model, const char *name);
+CAD_MUST_USE enum cad_status cad_model_unfold_blocks(
+	struct cad_model *model, struct cad_shard_tensor *tensor, struct cad_error *error);
 
 /* ---- model_checksum.c ---- */
 

@@ -51,6 +51,9 @@ static const struct cad_known_key common_keys[] = {
 	CAD_READ("rope_scaling.partial_rotary_factor"),
 	CAD_READ("rope_scaling.full_attention"),
 	CAD_READ("rope_scaling.sliding_attention"),
+	CAD_READ("quantization_config.quant_method"),
+	CAD_READ("quantization_config.weight_block_size"),
+	CAD_READ("quantization_config.fmt"),
 	CAD_NO_USE("architectures", CAD_KEY_ORIGIN),
 	CAD_NO_USE("transformers_version", CAD_KEY_ORIGIN),
 	CAD_NO_USE("auto_map", CAD_KEY_ORIGIN),
@@ -133,6 +136,12 @@ static const struct cad_known_key common_keys[] = {
 	CAD_ONLY("tie_encoder_decoder", CAD_KEY_NO_ENCODER, "false"),
 	CAD_ONLY("pruned_heads", "no head is missing", "{}"),
 	CAD_NO_USE("rope_scaling.finetuned", CAD_KEY_ORIGIN),
+	CAD_NO_USE("quantization_config.activation_scheme", "activations are as --numerics says"),
+	CAD_NO_USE("quantization_config.scale_fmt", "the tensors say it"),
+	CAD_NO_USE("quantization_config.modules_to_not_convert", "the tensors say it"),
+	CAD_NO_USE("quantization_config.ignored_layers", "the tensors say it"),
+	CAD_NO_USE("quantization_config.dequantize", CAD_KEY_LIBRARY),
+	CAD_ONLY("quantization_config.expert_dtype", "as the others are", "\"fp8\""),
 };
 
 static const struct cad_known_key expert_keys[] = {

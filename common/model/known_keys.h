@@ -17,7 +17,8 @@
 const struct cad_known_key *cad_known_keys(size_t *count);        /* of all families */
 const struct cad_known_key *cad_known_expert_keys(size_t *count); /* of those with experts */
 
-/* NULL: the family does not know it. `inside` is "" or "rope_scaling.". */
+/* NULL: the family does not know it. `inside` is "", "rope_scaling." or
+ * "quantization_config.". */
 const struct cad_known_key *cad_known_key_find(const struct cad_arch *arch, const char *inside, const char *key);
 
 /* Fails at the first key of the object that the family does not know and whose value says something.

@@ -14,7 +14,7 @@ enum {
 	TOP_ROLES = CAD_ROLE_ATTENTION_NORM,
 	LAYER_ROLES = CAD_ROLE_EXPERT_GATE - CAD_ROLE_ATTENTION_NORM,
 	EXPERT_ROLES = CAD_ROLE_COUNT - CAD_ROLE_EXPERT_GATE,
-	NAME_BYTES = 256,
+	NAME_BYTES = CAD_NAME_BYTES,
 };
 
 static size_t slot_of(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
@@ -32,7 +32,7 @@ static size_t slot_of(const struct cad_model *model, enum cad_role role, uint32_
 
 /* ---- checks ---- */
 
-static const char *shape_text(uint32_t rank, const uint64_t *shape, char text[96])
+const char *cad_model_shape_text(uint32_t rank, const uint64_t *shape, char text[96])
 {
 	size_t at = 0;
 	for (uint32_t i = 0; i < rank && i < 4; i++)
@@ -46,56 +46,85 @@ static bool shape_is(const struct cad_tensor *tensor, const struct cad_tensor_wa
 	return tensor->rank == want->rank && memcmp(tensor->shape, want->shape, want->rank * sizeof *want->shape) == 0;
 }
 
-/* The tensor of that name, or of the other one that it may have. */
-static const struct cad_shard_tensor *find(const struct cad_model *model, const char *name)
+struct cad_shard_tensor *cad_model_find(const struct cad_model *model, const char *name)
 {
 	char other[NAME_BYTES];
 	const struct cad_shard_tensor *found = cad_shards_find(&model->shards, name);
 	if (!found && cad_tensor_other_name(model->arch, name, other, sizeof other))
 		found = cad_shards_find(&model->shards, other);
-	return found;
+	return found ? &model->shards.tensors[found - model->shards.tensors] : NULL;
 }
 
 static const struct cad_shard_tensor *find_role(const struct cad_model *model, enum cad_role role)
 {
 	char name[NAME_BYTES];
-	return cad_tensor_name(model->arch, role, 0, 0, name, sizeof name) ? find(model, name) : NULL;
+	return cad_tensor_name(model->arch, role, 0, 0, name, sizeof name) ? cad_model_find(model, name) : NULL;
 }
 
-/* Finds and checks one tensor, which is called `name`, and notes where it is. */
-static enum cad_status place_named(struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert,
-	const char *name, const struct cad_tensor_want *want, struct cad_error *error)
+static bool dtype_runs(const struct cad_tensor *tensor, enum cad_role role)
+{
+	switch (tensor->dtype) {
+	case CAD_DTYPE_F32:
+	case CAD_DTYPE_F16:
+	case CAD_DTYPE_BF16:
+	case CAD_DTYPE_Q8:
+	case CAD_DTYPE_Q4:
+	case CAD_DTYPE_MXFP4: return true;
+	case CAD_DTYPE_F8_E4M3: return tensor->rank >= 2 && role != CAD_ROLE_EMBED;
+	default: return false;
+	}
+}
+
+static enum cad_status refuse_dtype(
+	const struct cad_model *model, const struct cad_shard_tensor *found, struct cad_error *error)
+{
+	return cad_error_set(error, CAD_ERR_UNSUPPORTED,
+		"%s: tensor '%s' has dtype %s; weights must be f32, f16 or bf16, or matrices of f8_e4m3 with scales",
+		model->shards.list[found->shard].path, found->tensor.name, cad_dtype_name(found->tensor.dtype));
+}
+
+/* Checks one tensor, and notes where it is. */
+static enum cad_status place_found(struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert,
+	struct cad_shard_tensor *found, const struct cad_tensor_want *want, struct cad_error *error)
 {
 	char has[96], wants[96];
-	const struct cad_shard_tensor *found = find(model, name);
-	if (!found && model->shards.count == 1)
-		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: tensor '%s' is missing, but config.json calls for it",
-			model->shards.list[0].path, name);
-	if (!found)
-		return cad_error_set(error, CAD_ERR_CORRUPT,
-			"%s: tensor '%s' is in none of the %zu safetensors files, but config.json calls for it",
-			model->directory, name, model->shards.count);
 	size_t index = (size_t)(found - model->shards.tensors);
-	struct cad_tensor *tensor = &model->shards.tensors[index].tensor;
+	struct cad_tensor *tensor = &found->tensor;
+
 	cad_model_packed_unfold(model, role, want->shape[1], tensor);
 	if (want->rank == 1 && tensor->rank == 2 && tensor->shape[0] == 1) { /* a vector, kept as one row */
 		tensor->rank = 1;
 		tensor->shape[0] = tensor->shape[1];
 	}
-	const char *path = model->shards.list[found->shard].path;
 	if (!shape_is(tensor, want))
 		return cad_error_set(error, CAD_ERR_CORRUPT,
-			"%s: tensor '%s' has shape [%s], but config.json calls for [%s]", path, tensor->name,
-			shape_text(tensor->rank, tensor->shape, has), shape_text(want->rank, want->shape, wants));
-	if (tensor->dtype != CAD_DTYPE_F32 && tensor->dtype != CAD_DTYPE_F16 && tensor->dtype != CAD_DTYPE_BF16 &&
-		!cad_dtype_quantised(tensor->dtype))
-		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
-			"%s: tensor '%s' has dtype %s; weights must be f32, f16 or bf16", path, tensor->name,
-			cad_dtype_name(tensor->dtype));
-	model->used[index] = true;
+			"%s: tensor '%s' has shape [%s], but config.json calls for [%s]",
+			model->shards.list[found->shard].path, tensor->name,
+			cad_model_shape_text(tensor->rank, tensor->shape, has),
+			cad_model_shape_text(want->rank, want->shape, wants));
+	if (!dtype_runs(tensor, role))
+		return refuse_dtype(model, found, error);
+	enum cad_status status = cad_model_find_scales(model, found, error);
+	if (status != CAD_OK)
+		return status;
+	model->used[index] = CAD_USE_VALUES;
 	model->slots[slot_of(model, role, layer, expert)] = (uint32_t)index;
 
 	return CAD_OK;
+}
+
+static enum cad_status place_named(struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert,
+	const char *name, const struct cad_tensor_want *want, struct cad_error *error)
+{
+	struct cad_shard_tensor *found = cad_model_find(model, name);
+	if (found)
+		return place_found(model, role, layer, expert, found, want, error);
+	if (model->shards.count == 1)
+		return cad_error_set(error, CAD_ERR_CORRUPT, "%s: tensor '%s' is missing, but config.json calls for it",
+			model->shards.list[0].path, name);
+	return cad_error_set(error, CAD_ERR_CORRUPT,
+		"%s: tensor '%s' is in none of the %zu safetensors files, but config.json calls for it",
+		model->directory, name, model->shards.count);
 }
 
 static enum cad_status place(struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert,
@@ -115,12 +144,17 @@ static enum cad_status place_of_layer(struct cad_model *model, enum cad_role rol
 {
 	uint32_t copies = cad_role_is_expert(role) ? model->spec.gate.experts : 1;
 	char name[NAME_BYTES];
-	bool fused = cad_tensor_fused_name(model->arch, role, layer, name, sizeof name) && find(model, name);
-	struct cad_tensor_want all = cad_tensor_fused_wanted(&model->spec, role, *want);
+	bool fuses = cad_tensor_fused_name(model->arch, role, layer, name, sizeof name);
+	struct cad_shard_tensor *whole = fuses ? cad_model_find(model, name) : NULL, *blocks = NULL;
 	enum cad_status status = CAD_OK;
 
+	if (fuses && !whole)
+		whole = blocks = cad_model_find_blocks(model, name);
+	if (blocks)
+		status = cad_model_unfold_blocks(model, blocks, error);
+	struct cad_tensor_want all = cad_tensor_fused_wanted(model->arch, &model->spec, role, *want, blocks != NULL);
 	for (uint32_t expert = 0; expert < copies && status == CAD_OK; expert++)
-		status = fused ? place_named(model, role, layer, expert, name, &all, error)
+		status = whole ? place_found(model, role, layer, expert, whole, &all, error)
 			       : place(model, role, layer, expert, want, error);
 	return status;
 }
@@ -161,6 +195,9 @@ static enum cad_status place_top(struct cad_model *model, struct cad_error *erro
 		return status;
 
 	if (!embed) {
+		const struct cad_shard_tensor *only = &model->shards.tensors[model->slots[CAD_ROLE_LM_HEAD]];
+		if (!dtype_runs(&only->tensor, CAD_ROLE_EMBED))
+			return refuse_dtype(model, only, error);
 		model->slots[CAD_ROLE_EMBED] = model->slots[CAD_ROLE_LM_HEAD];
 		model->slots[CAD_ROLE_LM_HEAD] = CAD_SLOT_ABSENT;
 	}
@@ -236,7 +273,7 @@ static void compute_sizes(struct cad_model *model)
 			uint64_t bytes = 0;
 			for (enum cad_role role = CAD_ROLE_EXPERT_GATE; role < CAD_ROLE_COUNT; role++) {
 				struct cad_tensor tensor = cad_model_tensor(model, role, layer, expert);
-				bytes += tensor.bytes;
+				bytes += tensor.bytes + tensor.scales.bytes;
 				layer_parameters += parameters_of(&tensor);
 			}
 			sizes->total += bytes;
@@ -251,7 +288,8 @@ static void compute_sizes(struct cad_model *model)
 		if (model->used[i]) {
 			bool twin = model->spec.tied_embeddings && i == model->slots[CAD_ROLE_LM_HEAD];
 			all += model->shards.tensors[i].tensor.bytes;
-			sizes->parameters += twin ? 0 : parameters_of(&model->shards.tensors[i].tensor);
+			if (!twin && model->used[i] == CAD_USE_VALUES)
+				sizes->parameters += parameters_of(&model->shards.tensors[i].tensor);
 		}
 	sizes->router = all - sizes->total;
 	sizes->total = all;
@@ -393,8 +431,9 @@ bool cad_model_tensor_name(
 /* Whether the tensor holds others too: all experts, or gate and up of the shared one. */
 static bool is_fused(const struct cad_model *model, enum cad_role role, uint32_t layer, const struct cad_tensor *tensor)
 {
-	bool shared = role == CAD_ROLE_SHARED_GATE || role == CAD_ROLE_SHARED_UP;
-	return tensor->rank == 3 ||
+	bool shared = role == CAD_ROLE_SHARED_GATE || role == CAD_ROLE_SHARED_UP,
+	     bias = role >= CAD_ROLE_EXPERT_GATE_BIAS;
+	return tensor->rank == (bias ? 2 : 3) ||
 		(shared &&
 			model->slots[slot_of(model, CAD_ROLE_SHARED_GATE, layer, 0)] ==
 				model->slots[slot_of(model, CAD_ROLE_SHARED_UP, layer, 0)]);
@@ -412,10 +451,15 @@ struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role 
 	if (index == CAD_SLOT_ABSENT)
 		return (struct cad_tensor){ 0 };
 	const struct cad_tensor *tensor = &model->shards.tensors[index].tensor;
-	return is_fused(model, role, layer, tensor) ? cad_tensor_fused_part(tensor, role, expert) : *tensor;
+	return is_fused(model, role, layer, tensor) ? cad_tensor_fused_part(model->arch, tensor, role, expert)
+						    : *tensor;
 }
 
-static void forget(struct cad_tensor tensor) { cad_file_forget(tensor.data, tensor.bytes); }
+static void forget(struct cad_tensor tensor)
+{
+	cad_file_forget(tensor.data, tensor.data ? cad_tensor_extent(&tensor) : 0);
+	cad_file_forget(tensor.scales.data, tensor.scales.bytes);
+}
 
 void cad_model_forget_expert(const struct cad_model *model, uint32_t layer, uint32_t expert)
 {

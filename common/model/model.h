@@ -76,6 +76,13 @@ void cad_model_forget_expert(const struct cad_model *model, uint32_t layer, uint
 bool cad_model_tensor_name(
 	const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert, char *name, size_t bytes);
 
+/* The scales of an expert's tensors, or of those of a part of what routers compute with, are numbers;
+ * they are read for it. CAD_ERR_CORRUPT: one is not. At once where tensors have no scales. */
+CAD_MUST_USE enum cad_status cad_model_expert_check(
+	const struct cad_model *model, uint32_t layer, uint32_t expert, struct cad_error *error);
+CAD_MUST_USE enum cad_status cad_model_router_check(
+	const struct cad_model *model, uint32_t part, struct cad_error *error);
+
 /* What it was packed for; NULL: it is a checkpoint as published. */
 const struct cad_packed *cad_model_packed(const struct cad_model *model);
 /* What was recorded of an expert's image when it was packed; NULL: it is not packed. */

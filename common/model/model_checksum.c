@@ -100,6 +100,8 @@ static void hash_router_part(const struct cad_model *model, uint32_t part, uint8
 		struct cad_tensor tensor = cad_model_part_tensor(model, part, role);
 		if (tensor.data)
 			hash_part(&state, tensor.data, tensor.bytes);
+		if (tensor.scales.data)
+			hash_part(&state, tensor.scales.data, tensor.scales.bytes);
 	}
 	XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
 	memcpy(digest, canonical.digest, CAD_DIGEST_BYTES);
@@ -119,7 +121,8 @@ uint64_t cad_model_router_part(const struct cad_model *model, uint32_t part, uin
 	for (enum cad_role role = 0; role < CAD_ROLE_EXPERT_GATE; role++) {
 		struct cad_tensor tensor = cad_model_part_tensor(model, part, role);
 		cad_file_forget(tensor.data, tensor.bytes);
-		bytes += tensor.bytes;
+		cad_file_forget(tensor.scales.data, tensor.scales.bytes);
+		bytes += tensor.bytes + tensor.scales.bytes;
 	}
 
 	return bytes;

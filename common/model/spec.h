@@ -125,6 +125,15 @@ struct cad_layer_spec {
 	uint32_t rope_at;      /* which of its rotations, if it rotates */
 };
 
+/* How a checkpoint's matrices are stored, where they are not as computed: in FP8 with a scale for each
+ * block, or for each matrix (rows 0), or, experts alone, in MXFP4. Tensors that are f32, f16 or bf16 all
+ * the same are so. */
+enum cad_stored { CAD_STORED_PLAIN, CAD_STORED_FP8, CAD_STORED_MXFP4 };
+struct cad_stored_spec {
+	enum cad_stored kind;
+	uint32_t rows, columns; /* of a block of FP8 */
+};
+
 struct cad_model_spec {
 	char architecture[CAD_MODEL_NAME_BYTES]; /* model_type: "mixtral", ... */
 	uint32_t hidden, vocab, layers_count;
@@ -138,6 +147,7 @@ struct cad_model_spec {
 	float logits_divisor;
 	bool tied_embeddings;
 	enum cad_dtype dtype; /* as config.json declares; tensors say their own */
+	struct cad_stored_spec stored;
 	/* Layers differ in heads, sizes and norms, or in how they rotate: each kind is here once, and a
 	 * layer says which is its own. Most models have one, and call it by the short name. */
 	union {

@@ -3,6 +3,9 @@
 
 #include "common/base/status.h"
 
+#include <math.h>
+#include <string.h>
+
 static const struct {
 	const char *name;
 	size_t bits;
@@ -31,6 +34,7 @@ static const struct {
 	[CAD_DTYPE_F4] = { "f4", 4 },
 	[CAD_DTYPE_Q8] = { "q8", 0 },
 	[CAD_DTYPE_Q4] = { "q4", 0 },
+	[CAD_DTYPE_MXFP4] = { "mxfp4", 4 },
 };
 
 size_t cad_dtype_bits(enum cad_dtype dtype)
@@ -49,4 +53,30 @@ const char *cad_dtype_name(enum cad_dtype dtype)
 {
 	CAD_ASSERT(dtype < CAD_DTYPE_COUNT);
 	return dtypes[dtype].name;
+}
+
+uint64_t cad_tensor_extent(const struct cad_tensor *tensor)
+{
+	uint64_t rows = tensor->shape[0], row = rows ? tensor->bytes / rows : 0;
+
+	if (!tensor->row_step && !tensor->value_step)
+		return tensor->bytes;
+	if (tensor->value_step)
+		row = (tensor->shape[1] - 1) * tensor->value_step + cad_dtype_bytes(tensor->dtype);
+	return (rows - 1) * tensor->row_step + row;
+}
+
+float cad_scale_at(const struct cad_scales *scales, uint64_t row, uint64_t column)
+{
+	uint64_t index = (scales->first + row) / scales->rows * scales->ld + column / scales->columns;
+	size_t element = cad_dtype_bytes(scales->dtype);
+	uint32_t bits = 0;
+	float value;
+
+	memcpy(&bits, (const uint8_t *)scales->data + index * element, element);
+	if (scales->dtype == CAD_DTYPE_F8_E8M0)
+		return bits == 0xff ? NAN : ldexpf(1.0f, (int)bits - 127);
+	bits <<= scales->dtype == CAD_DTYPE_BF16 ? 16 : 0;
+	memcpy(&value, &bits, sizeof value);
+	return value;
 }

@@ -34,6 +34,8 @@ enum cad_dtype {
 	/* rows of a quantised matrix (kernels/image.h); elements have no size of their own */
 	CAD_DTYPE_Q8,
 	CAD_DTYPE_Q4,
+	/* pairs of F4 (E2M1) in a byte, the first in the low half, which 32 at a time share a scale */
+	CAD_DTYPE_MXFP4,
 	CAD_DTYPE_COUNT
 };
 static inline bool cad_dtype_quantised(enum cad_dtype dtype) { return dtype == CAD_DTYPE_Q8 || dtype == CAD_DTYPE_Q4; }
@@ -44,13 +46,34 @@ size_t cad_dtype_bits(enum cad_dtype dtype);
 size_t cad_dtype_bytes(enum cad_dtype dtype);
 const char *cad_dtype_name(enum cad_dtype dtype); /* "f32", ... */
 
+/* By what the values of a matrix of F8_E4M3 or MXFP4 are multiplied: that at row r and column c by the
+ * scale in row (first + r) / rows and column c / columns. */
+struct cad_scales {
+	const void *data;       /* NULL: it has none */
+	enum cad_dtype dtype;   /* F32, BF16 or F8_E8M0 */
+	uint64_t rows, columns; /* of a block of values that share one */
+	uint64_t first;
+	uint64_t ld;    /* from a row of scales to the next one, in scales */
+	uint64_t count; /* of that row that are the tensor's */
+	uint64_t bytes; /* of the file, which are the tensor's alone */
+	const char *name;
+};
+
 struct cad_tensor {
 	const void *data; /* NULL: the model has no such tensor. Of any alignment */
 	enum cad_dtype dtype;
 	uint32_t rank;     /* a file may hold tensors of more dimensions than shape has */
 	uint64_t shape[4]; /* the first of them */
-	uint64_t bytes;
-	const char *name; /* as published; lives as long as the model */
+	uint64_t bytes;    /* of its values */
+	const char *name;  /* as published; lives as long as the model */
+	/* Of a matrix that is a part of a fused tensor: from a row to the next one, and from a value of a row
+	 * to the next one, in bytes; 0: there is nothing between. */
+	uint64_t row_step, value_step;
+	struct cad_scales scales;
 };
+/* From its first byte to its last, whatever is between. */
+uint64_t cad_tensor_extent(const struct cad_tensor *tensor);
+/* One scale. */
+float cad_scale_at(const struct cad_scales *scales, uint64_t row, uint64_t column);
 
 #endif

@@ -51,6 +51,9 @@ static const struct cad_tensor_name common_names[] = {
 	{ CAD_ROLE_EXPERT_GATE, "model.layers.{l}.mlp.experts.{e}.gate_proj.weight" },
 	{ CAD_ROLE_EXPERT_UP, "model.layers.{l}.mlp.experts.{e}.up_proj.weight" },
 	{ CAD_ROLE_EXPERT_DOWN, "model.layers.{l}.mlp.experts.{e}.down_proj.weight" },
+	{ CAD_ROLE_EXPERT_GATE_BIAS, "model.layers.{l}.mlp.experts.{e}.gate_proj.bias" },
+	{ CAD_ROLE_EXPERT_UP_BIAS, "model.layers.{l}.mlp.experts.{e}.up_proj.bias" },
+	{ CAD_ROLE_EXPERT_DOWN_BIAS, "model.layers.{l}.mlp.experts.{e}.down_proj.bias" },
 };
 
 static const char *find_pattern(const struct cad_tensor_name *names, size_t count, enum cad_role role)
@@ -106,25 +109,28 @@ bool cad_tensor_other_name(const struct cad_arch *arch, const char *name, char *
 
 /* ---- fused experts ---- */
 
-static bool is_down(enum cad_role role) { return role == CAD_ROLE_EXPERT_DOWN; }
+static bool is_bias(enum cad_role role) { return role >= CAD_ROLE_EXPERT_GATE_BIAS; }
+static bool is_down(enum cad_role role) { return role == CAD_ROLE_EXPERT_DOWN || role == CAD_ROLE_EXPERT_DOWN_BIAS; }
 
 /* Gate stands before up in one tensor, which is named by gate's role. */
 static enum cad_role first_of(enum cad_role role)
 {
-	return role == CAD_ROLE_EXPERT_UP    ? CAD_ROLE_EXPERT_GATE
-		: role == CAD_ROLE_SHARED_UP ? CAD_ROLE_SHARED_GATE
-					     : role;
+	switch (role) {
+	case CAD_ROLE_EXPERT_UP: return CAD_ROLE_EXPERT_GATE;
+	case CAD_ROLE_EXPERT_UP_BIAS: return CAD_ROLE_EXPERT_GATE_BIAS;
+	case CAD_ROLE_SHARED_UP: return CAD_ROLE_SHARED_GATE;
+	default: return role;
+	}
 }
 
 bool cad_tensor_fused_name(const struct cad_arch *arch, enum cad_role role, uint32_t layer, char *name, size_t bytes)
 {
-	bool matrix = role == CAD_ROLE_EXPERT_GATE || role == CAD_ROLE_EXPERT_UP || is_down(role);
 	const char *own = find_pattern(arch->fused_names, arch->fused_names_count, first_of(role));
 	if (own) {
 		fill_pattern(own, layer, 0, name, bytes);
 		return true;
 	}
-	if (arch->fused == CAD_FUSED_NONE || !matrix)
+	if (arch->fused == CAD_FUSED_NONE || !cad_role_is_expert(role) || is_bias(role))
 		return false;
 
 	/* beside the tensors of each: "model.layers.3.mlp.experts." */
@@ -137,30 +143,100 @@ bool cad_tensor_fused_name(const struct cad_arch *arch, enum cad_role role, uint
 	return true;
 }
 
-struct cad_tensor_want cad_tensor_fused_wanted(
-	const struct cad_model_spec *spec, enum cad_role role, struct cad_tensor_want one)
+/* Whether inputs stand before outputs. */
+static bool is_turned(const struct cad_arch *arch, enum cad_role role, bool blocks)
 {
-	uint64_t rows = is_down(role) ? one.shape[0] : 2 * one.shape[0];
-	return cad_role_is_expert(role)
-		? (struct cad_tensor_want){ .wanted = true,
-			  .rank = 3,
-			  .shape = { spec->gate.experts, rows, one.shape[1] } }
-		: (struct cad_tensor_want){ .wanted = true, .rank = 2, .shape = { rows, one.shape[1] } };
+	bool turned = arch->fused == CAD_FUSED_COLUMNS || arch->fused == CAD_FUSED_IN_TURN;
+	return turned && cad_role_is_expert(role) && !is_bias(role) && !blocks;
 }
 
-struct cad_tensor cad_tensor_fused_part(const struct cad_tensor *fused, enum cad_role role, uint32_t expert)
+struct cad_tensor_want cad_tensor_fused_wanted(const struct cad_arch *arch, const struct cad_model_spec *spec,
+	enum cad_role role, struct cad_tensor_want one, bool blocks)
 {
-	const uint64_t *shape = fused->shape + (fused->rank - 2); /* of one expert, or of the shared one */
-	uint64_t each = fused->rank == 3 ? fused->bytes / fused->shape[0] : fused->bytes,
-		 bytes = is_down(role) ? each : each / 2;
+	uint64_t rows = is_down(role) ? one.shape[0] : 2 * one.shape[0], experts = spec->gate.experts;
+
+	if (!cad_role_is_expert(role))
+		return (struct cad_tensor_want){ .wanted = true, .rank = 2, .shape = { rows, one.shape[1] } };
+	if (is_bias(role))
+		return (struct cad_tensor_want){ .wanted = true, .rank = 2, .shape = { experts, rows } };
+	if (is_turned(arch, role, blocks))
+		return (struct cad_tensor_want){
+			.wanted = true,
+			.rank = 3,
+			.shape = { experts, one.shape[1], rows },
+		};
+	return (struct cad_tensor_want){ .wanted = true, .rank = 3, .shape = { experts, rows, one.shape[1] } };
+}
+
+/* Of [E][n] or [E][2n], one expert's. */
+static struct cad_tensor bias_part(const struct cad_tensor *fused, enum cad_role role, uint32_t expert, bool in_turn)
+{
+	uint64_t element = cad_dtype_bytes(fused->dtype), all = fused->shape[1], n = is_down(role) ? all : all / 2,
+		 first = role != first_of(role) ? (in_turn ? 1 : n) : 0;
 	return (struct cad_tensor){
-		.data = (const char *)fused->data + expert * each + (role != first_of(role) ? bytes : 0),
+		.data = (const char *)fused->data + (expert * all + first) * element,
+		.dtype = fused->dtype,
+		.rank = 1,
+		.shape = { n },
+		.bytes = n * element,
+		.name = fused->name,
+		.row_step = in_turn && !is_down(role) ? 2 * element : 0,
+	};
+}
+
+/* Rows first, first + step, ... of a matrix. */
+static void take_rows(
+	const struct cad_tensor *fused, uint64_t matrix, uint64_t first, uint64_t step, struct cad_tensor *part)
+{
+	struct cad_scales scales = fused->scales;
+	uint64_t height = fused->shape[fused->rank - 2], row = fused->bytes / fused->shape[0];
+	if (fused->rank == 3)
+		row /= height;
+
+	part->data = (const char *)fused->data + (matrix * height + first) * row;
+	part->row_step = step > 1 ? step * row : 0;
+	if (scales.data) { /* a row of them that two parts share counts as the second's */
+		uint64_t down = (height + scales.rows - 1) / scales.rows,
+			 row_bytes = scales.ld * cad_dtype_bytes(scales.dtype), end = first + part->shape[0],
+			 begin_row = first / scales.rows, end_row = end < height ? end / scales.rows : down;
+		scales.data = (const char *)scales.data + (matrix * down + begin_row) * row_bytes;
+		scales.first = first % scales.rows;
+		scales.bytes = step > 1 ? down / step * row_bytes : (end_row - begin_row) * row_bytes;
+		scales.ld *= step;
+		part->scales = scales;
+	}
+}
+
+struct cad_tensor cad_tensor_fused_part(
+	const struct cad_arch *arch, const struct cad_tensor *fused, enum cad_role role, uint32_t expert)
+{
+	bool blocks = fused->dtype == CAD_DTYPE_MXFP4, in_turn = arch->fused == CAD_FUSED_IN_TURN,
+	     turned = is_turned(arch, role, blocks), second = role != first_of(role);
+	if (is_bias(role))
+		return bias_part(fused, role, expert, in_turn);
+
+	const uint64_t *shape = fused->shape + (fused->rank - 2); /* of one expert, or of the shared one */
+	uint64_t each = fused->rank == 3 ? fused->bytes / fused->shape[0] : fused->bytes, all = shape[turned],
+		 n = is_down(role) ? all : all / 2, k = shape[!turned];
+	struct cad_tensor part = {
 		.dtype = fused->dtype,
 		.rank = 2,
-		.shape = { is_down(role) ? shape[0] : shape[0] / 2, shape[1] },
-		.bytes = bytes,
+		.shape = { n, k },
+		.bytes = is_down(role) ? each : each / 2,
 		.name = fused->name,
 	};
+	bool alternate = in_turn && !is_down(role);
+	uint64_t first = second ? (alternate ? 1 : n) : 0;
+
+	if (turned) {
+		uint64_t element = cad_dtype_bytes(fused->dtype);
+		part.data = (const char *)fused->data + expert * each + first * element;
+		part.row_step = alternate ? 2 * element : element;
+		part.value_step = all * element;
+	} else {
+		take_rows(fused, fused->rank == 3 ? expert : 0, first, alternate ? 2 : 1, &part);
+	}
+	return part;
 }
 
 /* ---- what is wanted ---- */
@@ -294,10 +370,22 @@ bool cad_tensor_is_further(const struct cad_model_spec *spec, const char *name)
 	return layer >= spec->layers_count && layer - spec->layers_count < spec->further_layers;
 }
 
+/* By which an FP8 checkpoint would have activations rounded, which is for --numerics to say. */
+static bool is_activation_scale(const struct cad_model_spec *spec, const char *name)
+{
+	static const char *const tails[] = { "activation_scale", ".input_scale" };
+	size_t length = strlen(name);
+	for (size_t i = 0; i < sizeof tails / sizeof *tails && spec->stored.kind == CAD_STORED_FP8; i++)
+		if (length >= strlen(tails[i]) && strcmp(name + length - strlen(tails[i]), tails[i]) == 0)
+			return true;
+	return false;
+}
+
 bool cad_tensor_is_missed(const struct cad_model_spec *spec, const struct cad_tensor *tensor)
 {
 	static const char *const parts[] = { "model.layers.", "model.norm.", "model.embed_tokens.", "lm_head." };
-	if (!is_real(tensor->dtype) || cad_tensor_is_further(spec, tensor->name))
+	if (!is_real(tensor->dtype) || cad_tensor_is_further(spec, tensor->name) ||
+		is_activation_scale(spec, tensor->name))
 		return false;
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
 		if (strncmp(tensor->name, parts[i], strlen(parts[i])) == 0)

@@ -26,11 +26,12 @@ bool cad_tensor_other_name(const struct cad_arch *arch, const char *name, char *
 /* The tensor that has an expert role for all experts of a layer, where a file has it fused: its name;
  * false when the architecture fuses none. */
 bool cad_tensor_fused_name(const struct cad_arch *arch, enum cad_role role, uint32_t layer, char *name, size_t bytes);
-/* Its shape, from what one expert wants. */
-struct cad_tensor_want cad_tensor_fused_wanted(
-	const struct cad_model_spec *spec, enum cad_role role, struct cad_tensor_want one);
+/* Its shape, from what one expert wants; of blocks of MXFP4 (model_scales.c) when `blocks`. */
+struct cad_tensor_want cad_tensor_fused_wanted(const struct cad_arch *arch, const struct cad_model_spec *spec,
+	enum cad_role role, struct cad_tensor_want one, bool blocks);
 /* One expert's part of it. */
-struct cad_tensor cad_tensor_fused_part(const struct cad_tensor *fused, enum cad_role role, uint32_t expert);
+struct cad_tensor cad_tensor_fused_part(
+	const struct cad_arch *arch, const struct cad_tensor *fused, enum cad_role role, uint32_t expert);
 
 /* Whether a tensor is computed, not learned: old checkpoints carry it. */
 bool cad_tensor_is_computed(const char *name);

@@ -157,8 +157,12 @@ static enum cad_status entry_create(struct ex_store *store, uint32_t layer, uint
 	if (!made)
 		return cad_error_set(error, CAD_ERR_MEMORY, "no memory for expert %u of layer %u", expert, layer);
 
-	enum cad_status status =
-		options->device->ops->expert_create(options->device, &source, options->weights, &made->expert);
+	enum cad_status status = weights ? CAD_OK : cad_model_expert_check(options->model, layer, expert, error);
+	if (status != CAD_OK) {
+		free(made);
+		return status;
+	}
+	status = options->device->ops->expert_create(options->device, &source, options->weights, &made->expert);
 	if (status == CAD_OK && weights)
 		snprintf(made->loaded.checksum, sizeof made->loaded.checksum, "%s", weights->checksum);
 	else if (status == CAD_OK)

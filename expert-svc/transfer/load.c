@@ -118,9 +118,13 @@ static enum cad_status load_from_checkpoint(
 	bool make = cad_dtype_quantised(form.gate.dtype) && source.gate.dtype != form.gate.dtype;
 	void *image = make ? malloc(bytes) : NULL;
 	char checksum[33];
-	enum cad_status status = CAD_ERR_CANCELLED;
+	enum cad_status status = cad_model_expert_check(ex_engine_model(run->engine), run->layer, run->expert, error);
 
-	if (kn_image_checksum_by_pieces(&source, ex_store_weights(store), image, piece_read, (void *)run, checksum))
+	if (status == CAD_OK &&
+		!kn_image_checksum_by_pieces(
+			&source, ex_store_weights(store), image, piece_read, (void *)run, checksum))
+		status = CAD_ERR_CANCELLED;
+	if (status == CAD_OK)
 		status =
 			cad_model_expert_verify(ex_engine_model(run->engine), run->layer, run->expert, checksum, error);
 	if (status == CAD_OK) {

@@ -9,6 +9,7 @@
 #include "kernels/cpu/transpose.h"
 #include "kernels/cpu/tune.h"
 #include "kernels/image.h"
+#include "kernels/values.h"
 
 #include <immintrin.h>
 #include <stdlib.h>
@@ -60,11 +61,16 @@ static void narrow(const void *source, enum cad_dtype dtype, size_t n, uint16_t 
 		out[i] = kn_bf16_of(wide[i]);
 }
 
-/* A row of a source: a column of a panel. data NULL: a column of zeros. */
+/* A row of a source: a column of a panel. data NULL: a column of zeros, or, where there is a source, one
+ * whose values do not lie side by side as they are. */
 struct source_row {
 	const uint8_t *data;
 	enum cad_dtype dtype;
+	const struct kn_source *source;
+	size_t row;
 };
+static inline bool is_zeros(const struct source_row *row) { return !row->data && !row->source; }
+static inline bool is_turned(const struct source_row *row) { return row->source && row->source->value_step; }
 
 /* Brings `bytes` of every row into L2, row after row: rows are pages apart, and only along a row does
  * the processor read ahead. */
@@ -78,9 +84,31 @@ static void fetch(const struct source_row *row, size_t first, size_t bytes)
 static void fetch_values(const struct source_row rows[KN_PANEL_COLS], size_t k, size_t count)
 {
 	for (size_t c = 0; c < KN_PANEL_COLS; c++) {
+		if (!rows[c].data)
+			continue;
 		size_t element = cad_dtype_bytes(rows[c].dtype);
 		fetch(&rows[c], k * element, count * element);
 	}
+}
+
+/* Of a matrix whose columns lie side by side: values k .. of sixteen columns of a panel, to rows of their own
+ * that are TURNED_LD bytes apart. */
+enum { TURNED_ROWS = 16, TURNED_LD = 2 * BLOCK_WORDS * sizeof(float) };
+static void gather_turned(const struct source_row rows[TURNED_ROWS], size_t k, size_t count, uint8_t *out)
+{
+	size_t many = 0;
+	while (many < TURNED_ROWS && rows[many].source)
+		many++;
+	kn_source_gather(rows->source, rows->row, many, k, count, out, TURNED_LD);
+}
+
+/* Values of a column that is not plain, as the lanes of its panel keep them. */
+static void stage_values(const struct source_row *row, size_t k, size_t count, bool f32, uint32_t *stage)
+{
+	float wide[2 * BLOCK_WORDS];
+	kn_source_values(row->source, row->row, k, count, f32 ? (float *)stage : wide);
+	for (size_t i = 0; i < count && !f32; i++)
+		((uint16_t *)stage)[i] = kn_bf16_of(wide[i]);
 }
 
 /* The columns that are staged, turned around, past the caches: nobody reads them soon. `words`
@@ -102,6 +130,7 @@ static void pack_panel(const struct kn_panels *m, const struct source_row rows[K
 	size_t word_values = f32 ? 1 : 2, block = BLOCK_WORDS * word_values;
 
 	_Alignas(64) uint32_t stage[KN_PANEL_COLS][STAGE_LD];
+	uint8_t turned[TURNED_ROWS * TURNED_LD];
 
 	for (size_t k = 0; k < m->k_pad; k += block) {
 		size_t count = m->k - k < block ? m->k - k : block,
@@ -110,11 +139,16 @@ static void pack_panel(const struct kn_panels *m, const struct source_row rows[K
 			fetch_values(rows, k, m->k - k < KN_PACK_FETCH_VALUES ? m->k - k : KN_PACK_FETCH_VALUES);
 		for (size_t c = 0; c < KN_PANEL_COLS; c++) {
 			enum cad_dtype dtype = rows[c].dtype;
-			if (!rows[c].data || count < padded)
+			if (is_zeros(&rows[c]) || count < padded)
 				memset(stage[c], 0, sizeof stage[c]);
-			if (!rows[c].data)
+			if (is_turned(&rows[c]) && c % TURNED_ROWS == 0)
+				gather_turned(&rows[c], k, count, turned);
+			if (rows[c].source && !is_turned(&rows[c]))
+				stage_values(&rows[c], k, count, f32, stage[c]);
+			if (!rows[c].data && !is_turned(&rows[c]))
 				continue;
-			const uint8_t *values = rows[c].data + k * cad_dtype_bytes(dtype);
+			const uint8_t *values = is_turned(&rows[c]) ? turned + c % TURNED_ROWS * TURNED_LD
+								    : rows[c].data + k * cad_dtype_bytes(dtype);
 			if (f32)
 				kn_widen(values, dtype, count, (float *)stage[c]);
 			else
@@ -146,6 +180,10 @@ static struct column_head s8_lanes(
 	if (count > 0 && dtype == CAD_DTYPE_Q8) {
 		memcpy(&head.scale, row + k / KN_GROUP * sizeof head.scale, sizeof head.scale);
 		memcpy(lanes, row + kn_row_head_bytes(dtype, m->k) + k, count);
+	} else if (count > 0 && from->source) {
+		float wide[KN_GROUP];
+		kn_source_values(from->source, from->row, k, count, wide);
+		head.scale = kn_quantise_group(wide, count, KN_GROUP, KN_RANGE_INT8, (int8_t *)lanes);
 	} else if (count > 0) {
 		head.scale = kn_quantise_values(
 			row + k * cad_dtype_bytes(dtype), dtype, count, KN_GROUP, KN_RANGE_INT8, (int8_t *)lanes);
@@ -183,9 +221,14 @@ static struct column_head u4_lanes(
 	const uint8_t *row = from->data;
 	enum cad_dtype dtype = from->dtype;
 	struct kn_int4_group group;
+	float wide[KN_GROUP];
 
+	if (count > 0 && from->source)
+		kn_source_values(from->source, from->row, k, count, wide);
 	if (count > 0 && dtype == CAD_DTYPE_Q4)
 		read_int4(row, m->k, k, count, &group);
+	else if (from->source)
+		kn_quantise_int4(wide, CAD_DTYPE_F32, count, &group);
 	else
 		kn_quantise_int4(row ? row + k * cad_dtype_bytes(dtype) : NULL, dtype, count, &group);
 
@@ -214,7 +257,7 @@ static void quantise_panel(const struct kn_panels *m, const struct source_row ro
 			fetch_values(rows, k, m->k - k < KN_PACK_FETCH_VALUES ? m->k - k : KN_PACK_FETCH_VALUES);
 		for (size_t c = 0; c < KN_PANEL_COLS; c++) {
 			struct column_head head = (u4 ? u4_lanes : s8_lanes)(
-				m, &rows[c], k, rows[c].data ? count : 0, (uint8_t *)stage[c]);
+				m, &rows[c], k, is_zeros(&rows[c]) ? 0 : count, (uint8_t *)stage[c]);
 			memcpy(panel + c * sizeof head.scale, &head.scale, sizeof head.scale);
 			if (u4)
 				memcpy(panel + KN_STEP_BYTES + c * sizeof head.subscales, &head.subscales,
@@ -238,7 +281,7 @@ static enum kn_storage storage_of(enum cad_dtype stored, enum cad_weights weight
 	case CAD_WEIGHTS_BF16_SM90: return KN_STORAGE_BF16_SM90;
 	case CAD_WEIGHTS_AS_IS: break;
 	}
-	return stored == CAD_DTYPE_BF16 ? KN_STORAGE_BF16 : KN_STORAGE_F32;
+	return kn_matrix_dtype(stored, weights) == CAD_DTYPE_BF16 ? KN_STORAGE_BF16 : KN_STORAGE_F32;
 }
 
 /* A packed matrix [columns][k] that is stored in one type; no memory yet. */
@@ -273,10 +316,12 @@ static void panels_release(struct kn_device *device, struct kn_panels *p)
 static struct source_row row_at(const struct kn_source *source, size_t row)
 {
 	const uint8_t *data = source->data;
-	return (struct source_row){
-		row < source->n ? data + row * kn_row_bytes(source->dtype, source->k) : NULL,
-		source->dtype,
-	};
+	if (row >= source->n)
+		return (struct source_row){ .dtype = source->dtype };
+	if (!kn_source_is_plain(source))
+		return (struct source_row){ .dtype = source->dtype, .source = source, .row = row };
+	return (struct source_row){ .data = data + row * kn_row_bytes(source->dtype, source->k),
+		.dtype = source->dtype };
 }
 
 /* A matrix to pack: column c of panel p is what row_of says. */
@@ -362,7 +407,11 @@ enum cad_status kn_cpu_vector_create(struct kn_device *device, const struct kn_s
 	float *v = kn_cpu_alloc(device, kn_round_up(count, 64) * sizeof *v);
 	if (!v)
 		return CAD_ERR_MEMORY;
-	kn_widen(source->data, source->dtype, count, v);
+	if (kn_source_is_plain(source))
+		kn_widen(source->data, source->dtype, count, v);
+	else
+		for (size_t i = 0; i < count; i++)
+			kn_source_values(source, i, 0, 1, &v[i]);
 	*vector = v;
 	return CAD_OK;
 }
@@ -389,10 +438,9 @@ static enum cad_status pair_bias_create(struct kn_device *device, const struct k
 	for (size_t s = 0; s < 2; s++) {
 		if (!sources[s]->data)
 			continue;
-		size_t count = sources[s]->n * sources[s]->k, element = cad_dtype_bytes(sources[s]->dtype);
+		size_t count = sources[s]->n * sources[s]->k;
 		for (size_t i = 0; i < count; i++)
-			kn_widen((const uint8_t *)sources[s]->data + i * element, sources[s]->dtype, 1,
-				&v[i / 16 * 32 + s * 16 + i % 16]);
+			kn_source_values(sources[s], i, 0, 1, &v[i / 16 * 32 + s * 16 + i % 16]);
 	}
 
 	*vector = v;

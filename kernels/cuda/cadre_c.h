@@ -21,6 +21,7 @@ extern "C" {
 #include "kernels/image.h"
 #include "kernels/kernels.h"
 #include "kernels/quantise.h"
+#include "kernels/values.h"
 }
 #undef inline
 #undef _Static_assert

@@ -79,9 +79,8 @@ void each_row(const struct kn_cuda_layout *l, const struct kn_expert_source *sou
 
 void pack_bias(const struct kn_source *source, float *bias)
 {
-	const uint8_t *bytes = static_cast<const uint8_t *>(source->data);
-	for (size_t i = 0; bytes && i < source->n; i++)
-		bias[i] = kn_cuda_f32_of(bytes + i * cad_dtype_bytes(source->dtype), source->dtype);
+	for (size_t i = 0; source->data && i < source->n; i++)
+		kn_source_values(source, i, 0, 1, &bias[i]);
 }
 
 /* f32 back to the f16 that it was widened from: exact. */

@@ -5,16 +5,16 @@
 static void pack_row(const struct kn_source *source, size_t row, size_t k, size_t count, unsigned r, uint8_t *at)
 {
 	struct kn_bf16_block *block = reinterpret_cast<struct kn_bf16_block *>(at);
-	const size_t element = cad_dtype_bytes(source->dtype);
-	const uint8_t *values = static_cast<const uint8_t *>(source->data) + (row * source->k + k) * element;
+	uint16_t halves[KN_BF16_STEP];
+	float values[KN_BF16_STEP];
 
-	for (size_t i = 0; i < count; i++) {
-		uint16_t half;
-		memcpy(&half, values + i * element, sizeof half);
-		block->w[kn_bf16_at(static_cast<int>(r), static_cast<int>(i))] = source->dtype == CAD_DTYPE_BF16
-			? half
-			: kn_bf16_of(kn_cuda_f32_of(values + i * element, source->dtype));
-	}
+	if (source->dtype == CAD_DTYPE_BF16)
+		kn_source_gather(source, row, 1, k, count, reinterpret_cast<uint8_t *>(halves), sizeof halves);
+	else
+		kn_source_values(source, row, k, count, values);
+	for (size_t i = 0; i < count; i++)
+		block->w[kn_bf16_at(static_cast<int>(r), static_cast<int>(i))] =
+			source->dtype == CAD_DTYPE_BF16 ? halves[i] : kn_bf16_of(values[i]);
 }
 
 static void unpack_row(const struct kn_source *tensor, size_t row, size_t k, size_t count, unsigned r,

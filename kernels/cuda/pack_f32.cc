@@ -9,21 +9,21 @@ static size_t place(unsigned r, size_t k) { return k * KN_PANEL_ROWS + r / 8 % 2
 template <enum cad_dtype DTYPE, class T>
 static void pack_row(const struct kn_source *source, size_t row, size_t k, size_t count, unsigned r, uint8_t *block)
 {
-	const size_t element = cad_dtype_bytes(source->dtype);
-	const uint8_t *values = static_cast<const uint8_t *>(source->data) + (row * source->k + k) * element;
-	T *out = reinterpret_cast<T *>(block);
+	T stored[KN_F32_STEP], *out = reinterpret_cast<T *>(block);
+	float values[KN_F32_STEP];
 
-	for (size_t i = 0; i < count; i++, values += element) {
+	if (source->dtype == DTYPE)
+		kn_source_gather(source, row, 1, k, count, reinterpret_cast<uint8_t *>(stored), sizeof stored);
+	else
+		kn_source_values(source, row, k, count, values);
+	for (size_t i = 0; i < count; i++) {
 		T *at = &out[place(r, i)];
-		if (source->dtype == DTYPE) {
-			memcpy(at, values, sizeof(T));
-			continue;
-		}
-		const float widened = kn_cuda_f32_of(values, source->dtype);
-		if (DTYPE == CAD_DTYPE_F32)
-			memcpy(at, &widened, sizeof(T));
+		if (source->dtype == DTYPE)
+			*at = stored[i];
+		else if (DTYPE == CAD_DTYPE_F32)
+			memcpy(at, &values[i], sizeof(T));
 		else
-			*at = kn_bf16_of(widened);
+			*at = kn_bf16_of(values[i]);
 	}
 }
 

@@ -12,12 +12,13 @@ static const uint8_t *row_of(const struct kn_source *source, size_t row)
 /* Of a group, quantised, or as it is already: q padded with zeros. */
 static float quantise(const struct kn_source *source, size_t row, size_t k, size_t count, int8_t q[KN_GROUP])
 {
-	const uint8_t *bytes = row_of(source, row);
-	if (source->dtype != CAD_DTYPE_Q8)
-		return kn_quantise_values(
-			bytes + k * cad_dtype_bytes(source->dtype), source->dtype, count, KN_GROUP, KN_RANGE_INT8, q);
+	float scale, values[KN_GROUP];
+	if (source->dtype != CAD_DTYPE_Q8) {
+		kn_source_values(source, row, k, count, values);
+		return kn_quantise_group(values, count, KN_GROUP, KN_RANGE_INT8, q);
+	}
 
-	float scale;
+	const uint8_t *bytes = row_of(source, row);
 	memcpy(&scale, bytes + k / KN_GROUP * sizeof scale, sizeof scale);
 	memcpy(q, bytes + kn_row_scale_bytes(source->dtype, source->k) + k, count);
 	memset(q + count, 0, KN_GROUP - count);
@@ -75,12 +76,14 @@ static void pack_row_int4(const struct kn_source *source, size_t row, size_t k, 
 	struct kn_int4_block *block = reinterpret_cast<struct kn_int4_block *>(at);
 	struct kn_int4_group group;
 	int8_t q[KN_GROUP] = {};
+	float values[KN_GROUP];
 
 	if (source->dtype == CAD_DTYPE_Q4)
 		read_int4(source, row, k, count, &group);
-	else
-		kn_quantise_int4(
-			row_of(source, row) + k * cad_dtype_bytes(source->dtype), source->dtype, count, &group);
+	else {
+		kn_source_values(source, row, k, count, values);
+		kn_quantise_int4(values, CAD_DTYPE_F32, count, &group);
+	}
 	for (size_t i = 0; i < count; i++)
 		q[i] = static_cast<int8_t>((group.u[i] - kn_int4_zero(group.subscales, i / KN_SUBGROUP)) *
 			kn_int4_subscale(group.subscales, i / KN_SUBGROUP));

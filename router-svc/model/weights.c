@@ -166,13 +166,15 @@ static void load_part(struct loading *loading, uint32_t part)
 {
 	struct loader loader = { loading, CAD_OK };
 	struct cad_error error;
+	enum cad_status status = cad_model_router_check(loading->model, part, &error);
 
-	if (part == loading->weights->spec->layers_count)
+	if (status == CAD_OK && part == loading->weights->spec->layers_count)
 		load_rest(&loader);
-	else
+	else if (status == CAD_OK)
 		load_layer(&loader, part);
-	enum cad_status status = loader.status == CAD_OK ? cad_model_router_verify(loading->model, part, &error)
-							 : no_memory(loading->model, loader.status, &error);
+	if (status == CAD_OK)
+		status = loader.status == CAD_OK ? cad_model_router_verify(loading->model, part, &error)
+						 : no_memory(loading->model, loader.status, &error);
 	if (status == CAD_OK)
 		cad_progress_add(
 			&loading->progress, cad_model_router_part(loading->model, part, loading->digests[part]));

@@ -9,6 +9,7 @@ import transformers
 from safetensors.torch import save_file
 
 import by_layer
+import stored
 
 FAMILIES = {
     "mixtral": (transformers.MixtralConfig, transformers.MixtralForCausalLM),
@@ -16,6 +17,7 @@ FAMILIES = {
     "qwen3_moe": (transformers.Qwen3MoeConfig, transformers.Qwen3MoeForCausalLM),
     "qwen2_moe": (transformers.Qwen2MoeConfig, transformers.Qwen2MoeForCausalLM),
     "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+    "gpt_oss": (transformers.GptOssConfig, transformers.GptOssForCausalLM),
 } | by_layer.FAMILIES
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # what a file may hold beside the model: of every dtype that torch and safetensors both have
@@ -89,6 +91,8 @@ def configuration(rng, family):
         config["max_position_embeddings"] = rng.choice([40, POSITIONS])
     if "head_dim" not in config and "factor" in json.dumps(turns):   # which transformers 5.24 needs for mixtral then
         config["head_dim"] = hidden // heads
+    if family == "gpt_oss":
+        return {"head_dim": hidden // heads} | config | stored.gpt_oss(rng, config)
     if family == "qwen2_moe":
         config["qkv_bias"] = chance(rng, 0.7)
     elif family != "mixtral":
@@ -130,17 +134,17 @@ def what_is_special(config):
 # ---- the tensors ----
 
 
-def values(rng, generator, name, shape):
+def values(rng, generator, name, shape, turned=False):
     """Such that attention looks at several keys, routing differs from token to token, and a residual stream neither fades nor explodes."""
     noise = torch.randn(shape, generator=generator)
     if "norm" in name:
         return 1 + 0.3 * noise
-    if name.endswith("bias"):
+    if name.endswith(("bias", "sinks")):
         return 0.3 * noise
     if "embed" in name:
         return noise
-    gain = 1.5 if "q_proj" in name or "k_proj" in name or name.endswith("gate.weight") else 1.0
-    return gain * noise / math.sqrt(shape[-1])
+    gain = 1.5 if "q_proj" in name or "k_proj" in name or name.endswith(("gate.weight", "router.weight")) else 1.0
+    return gain * noise / math.sqrt(shape[-1] if len(shape) < 3 or not turned else shape[1])
 
 
 def split_experts(tensors, family):
@@ -163,8 +167,9 @@ def split_experts(tensors, family):
 def storage(rng, tensors, family, tied):
     """The same tensors as files may have them. Returns them, and words that say which form it is."""
     words = []
-    fused = family != "llama" and chance(rng, 0.4)
-    if family != "llama":
+    each = family not in ("llama", "gpt_oss")
+    fused = each and chance(rng, 0.4)
+    if each:
         words.append("fused" if fused else "each")
         if fused and chance(rng, 0.1):   # the one fused, the other not
             words[-1] = "half fused"
@@ -222,15 +227,28 @@ def write(rng, directory, config, tensors):
     (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
 
 
+def plain_of(directory):
+    """Where the checkpoint is whose matrices transformers reads, if those of this one are stored otherwise."""
+    return directory.with_name(directory.name + "-plain")
+
+
 def make(rng, directory: pathlib.Path, family):
     """Writes a checkpoint. Returns words that say what is special about it."""
     config = configuration(rng, family)
+    quantised = family in stored.FAMILIES and chance(rng, 0.3)
+    if quantised:
+        config = stored.sizes(rng, config)
     config_class, model_class = FAMILIES[family]
     with torch.device("meta"):
         shapes = {name: tuple(tensor.shape) for name, tensor in model_class(config_class(**config)).state_dict().items()}
     generator = torch.Generator().manual_seed(rng.randrange(2**31))
-    tensors = {name: values(rng, generator, name, shape) for name, shape in shapes.items()}
+    tensors = {name: values(rng, generator, name, shape, family == "gpt_oss") for name, shape in shapes.items()}
     tensors, words = storage(rng, tensors, family, config["tie_word_embeddings"])
+    if quantised:
+        plain_config = config
+        config, tensors, plain, word = stored.store(rng, config, tensors)
+        write(rng, plain_of(directory), plain_config, plain)
+        words.append(word)
     write(rng, directory, config, tensors)
     return ", ".join([family, *what_is_special(config), *words])
 
@@ -241,13 +259,14 @@ def make(rng, directory: pathlib.Path, family):
 def reference(directory, family, sequences, greedy_tokens, dtype=torch.float32):
     """What transformers computes of the files: per sequence logits, greedy tokens, and of each MoE layer the gate's logits, choice and weights."""
     gates = []
+    directory = plain_of(directory) if plain_of(directory).exists() else directory
     config = (directory / "config.json").read_text()
     lasting = not any(kind in config for kind in ('"dynamic"', '"longrope"'))   # those keep the rotation of the longest sequence that they have seen
 
     def load():
         model = FAMILIES[family][1].from_pretrained(directory, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager").eval().to(dtype)
         for name, module in model.named_modules():
-            if name.endswith("mlp.gate"):
+            if name.endswith(("mlp.gate", "mlp.router")):
                 module.register_forward_hook(lambda _module, _inputs, output: gates.append([part.detach().numpy() for part in output]))
         return model
 

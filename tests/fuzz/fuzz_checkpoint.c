@@ -176,8 +176,8 @@ static void add_role(struct choices *c, struct file *f, const struct cad_model_s
 		return;
 	}
 	if (fused && cad_tensor_fused_name(arch, role, layer, name, sizeof name)) {
-		want = cad_tensor_fused_wanted(spec, role, want);
-		if (role != CAD_ROLE_EXPERT_UP)
+		want = cad_tensor_fused_wanted(arch, spec, role, want, false);
+		if (role != CAD_ROLE_EXPERT_UP && role != CAD_ROLE_EXPERT_UP_BIAS)
 			add_tensor(f, name, choose_dtype(c, dtypes), want.rank, want.shape);
 		return;
 	}

@@ -53,7 +53,7 @@ static void rounding_is_the_images(void **state)
 /* One output of one row, in every form and many threads; w and x as they are given, the rest 0. */
 static void expect_sum(const float *x, const float *w, size_t k, float expected)
 {
-	struct kn_source source = { w, CAD_DTYPE_F32, 1, k };
+	struct kn_source source = { .data = w, .dtype = CAD_DTYPE_F32, .n = 1, .k = k };
 	struct cad_error error;
 	float *row = op_need(kn_ld(k) * sizeof *row), *y = op_need(kn_ld(1) * sizeof *y);
 
@@ -121,7 +121,7 @@ static void threads_are_left_as_they_were(void **state)
 	struct kn_queue *queue;
 	struct cad_error error;
 	float *weights = op_need(N * K * sizeof *weights), *y = op_need(kn_ld(N) * sizeof *y), x[K] = { 0x1p-100f };
-	struct kn_source source = { weights, CAD_DTYPE_F32, N, K };
+	struct kn_source source = { .data = weights, .dtype = CAD_DTYPE_F32, .n = N, .k = K };
 
 	for (size_t n = 0; n < N; n++)
 		weights[n * K] = 0x1p-30f;

@@ -290,7 +290,7 @@ static struct kn_source widened(const struct kn_source *source)
 					(uint8_t)((group.u[i] - kn_int4_zero(group.subscales, i / KN_SUBGROUP)) *
 						kn_int4_subscale(group.subscales, i / KN_SUBGROUP));
 		}
-	return (struct kn_source){ rows, CAD_DTYPE_Q8, source->n, source->k };
+	return (struct kn_source){ .data = rows, .dtype = CAD_DTYPE_Q8, .n = source->n, .k = source->k };
 }
 
 /* An int4 model is an int8 model whose weights compress. */

@@ -66,7 +66,7 @@ struct kn_source op_source(size_t n, size_t k, enum cad_dtype dtype, uint64_t *s
 		}
 	}
 
-	return (struct kn_source){ out, dtype, n, k };
+	return (struct kn_source){ .data = out, .dtype = dtype, .n = n, .k = k };
 }
 
 enum cad_dtype op_dtype_of(const struct op_case *c, size_t expert, size_t matrix)
@@ -197,7 +197,7 @@ struct kn_source op_kept(const struct kn_source *source, enum cad_weights weight
 		op_quantise(out + r * source->k, source->k, KN_GROUP, KN_RANGE_INT8);
 	for (size_t r = 0; r < source->n && weights == CAD_WEIGHTS_INT4; r++)
 		keep_int4(out + r * source->k, source->k);
-	return (struct kn_source){ out, CAD_DTYPE_F32, source->n, source->k };
+	return (struct kn_source){ .data = out, .dtype = CAD_DTYPE_F32, .n = source->n, .k = source->k };
 }
 
 double op_weight_bytes(const struct op_case *c)

@@ -152,7 +152,7 @@ static void no_room_is_a_status(void **state)
 {
 	(void)state;
 	struct kn_device *device = device_of(KN_ISA_REF);
-	const struct kn_source huge = { "", CAD_DTYPE_F32, (size_t)1 << 40, 1 << 18 };
+	const struct kn_source huge = { .data = "", .dtype = CAD_DTYPE_F32, .n = (size_t)1 << 40, .k = 1 << 18 };
 	struct kn_matrix matrix = { .n = 77 };
 	struct kn_table table = { .n = 77 };
 	float *vector = NULL;
@@ -172,14 +172,16 @@ static void vector_is_widened_and_padded(void **state)
 	float *v;
 	uint8_t odd[7];
 	memcpy(odd + 1, bf16, 6); /* a checkpoint promises no alignment */
-	assert_int_equal(
-		device->ops->vector_create(device, &(struct kn_source){ odd + 1, CAD_DTYPE_BF16, 3, 1 }, &v), CAD_OK);
+	assert_int_equal(device->ops->vector_create(device,
+				 &(struct kn_source){ .data = odd + 1, .dtype = CAD_DTYPE_BF16, .n = 3, .k = 1 }, &v),
+		CAD_OK);
 	assert_true(v[0] == 1.0f && v[1] == -2.0f && v[2] != v[2]);
 	for (size_t i = 3; i < 64; i++)
 		assert_true(v[i] == 0.0f);
 	device->ops->vector_destroy(device, v, 3);
-	assert_int_equal(
-		device->ops->vector_create(device, &(struct kn_source){ f16, CAD_DTYPE_F16, 2, 1 }, &v), CAD_OK);
+	assert_int_equal(device->ops->vector_create(device,
+				 &(struct kn_source){ .data = f16, .dtype = CAD_DTYPE_F16, .n = 2, .k = 1 }, &v),
+		CAD_OK);
 	assert_true(v[0] == 1.0f && v[1] == 0x1p-24f);
 	device->ops->vector_destroy(device, v, 2);
 	device->ops->destroy(device);

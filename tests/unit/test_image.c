@@ -79,12 +79,12 @@ static void every_value(enum cad_dtype dtype, enum cad_weights weights)
 	size_t element = cad_dtype_bytes(dtype);
 	const uint8_t *data = dtype == CAD_DTYPE_F32 ? (const uint8_t *)wide : (const uint8_t *)half;
 	const struct kn_expert_source source = {
-		.gate = { data, dtype, FFN, HIDDEN },
-		.up = { data + VALUES * element, dtype, FFN, HIDDEN },
-		.down = { data, dtype, HIDDEN, FFN },
-		.gate_bias = { data, dtype, FFN, 1 },
-		.up_bias = { data + element, dtype, FFN, 1 },
-		.down_bias = { data + element, dtype, HIDDEN, 1 },
+		.gate = kn_source_plain(data, dtype, FFN, HIDDEN),
+		.up = kn_source_plain(data + VALUES * element, dtype, FFN, HIDDEN),
+		.down = kn_source_plain(data, dtype, HIDDEN, FFN),
+		.gate_bias = kn_source_plain(data, dtype, FFN, 1),
+		.up_bias = kn_source_plain(data + element, dtype, FFN, 1),
+		.down_bias = kn_source_plain(data + element, dtype, HIDDEN, 1),
 		.spec = &spec,
 	};
 	all_ways_agree(&source, weights);
@@ -113,9 +113,9 @@ static void packed_by_several_threads(void **state)
 	for (uint32_t i = 0; i < 2 * WIDE_VALUES; i++)
 		half[i] = (uint16_t)(i * 2654435761u >> 15);
 	const struct kn_expert_source source = {
-		.gate = { half, CAD_DTYPE_BF16, WIDE_FFN, WIDE_HIDDEN },
-		.up = { half + WIDE_VALUES, CAD_DTYPE_BF16, WIDE_FFN, WIDE_HIDDEN },
-		.down = { half + 1, CAD_DTYPE_BF16, WIDE_HIDDEN, WIDE_FFN },
+		.gate = kn_source_plain(half, CAD_DTYPE_BF16, WIDE_FFN, WIDE_HIDDEN),
+		.up = kn_source_plain(half + WIDE_VALUES, CAD_DTYPE_BF16, WIDE_FFN, WIDE_HIDDEN),
+		.down = kn_source_plain(half + 1, CAD_DTYPE_BF16, WIDE_HIDDEN, WIDE_FFN),
 		.spec = &spec,
 	};
 
@@ -169,9 +169,9 @@ static void quantised_rows_by_hand(void **state)
 	for (size_t i = 0; i < K; i++)
 		row[i] = i == 256 ? 0.5f : (float)((int)(i % 255) - 127) * 0.25f;
 	const struct kn_expert_source source = {
-		.gate = { row, CAD_DTYPE_F32, 1, K },
-		.up = { row, CAD_DTYPE_F32, 1, K },
-		.down = { row, CAD_DTYPE_F32, K, 1 },
+		.gate = kn_source_plain(row, CAD_DTYPE_F32, 1, K),
+		.up = kn_source_plain(row, CAD_DTYPE_F32, 1, K),
+		.down = kn_source_plain(row, CAD_DTYPE_F32, K, 1),
 		.spec = &spec,
 	};
 
@@ -221,8 +221,8 @@ static void reading_ends_when_told(void **state)
 {
 	(void)state;
 	static const uint16_t values[4] = { 0 };
-	const struct kn_expert_source source = { .gate = { values, CAD_DTYPE_F16, 2, 2 },
-		.up = { values, CAD_DTYPE_F16, 2, 2 } };
+	const struct kn_expert_source source = { .gate = kn_source_plain(values, CAD_DTYPE_F16, 2, 2),
+		.up = kn_source_plain(values, CAD_DTYPE_F16, 2, 2) };
 	int pieces = 0;
 	assert_false(kn_image_read(&source, CAD_WEIGHTS_AS_IS, stop_at_once, &pieces));
 	assert_false(kn_image_read(&source, CAD_WEIGHTS_BF16, stop_at_once, &pieces));

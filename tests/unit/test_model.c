@@ -727,19 +727,6 @@ static void directories_that_are_none(void **state)
 	golden_copy_remove(&copy);
 }
 
-static void families_that_do_not_run(void **state)
-{
-	(void)state;
-	static const char *const names[] = { "gptoss-a" };
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-		struct golden_copy copy = golden_copy_create(names[i]);
-		refuses(&copy, CAD_ERR_UNSUPPORTED,
-			"which this version does not run yet; supported are mixtral, olmoe, qwen3_moe, llama",
-			"/config.json: model_type is '");
-		golden_copy_remove(&copy);
-	}
-}
-
 static void generation_config_is_optional(void **state)
 {
 	(void)state;
@@ -776,7 +763,6 @@ int main(void)
 		cmocka_unit_test(bad_indexes),
 		cmocka_unit_test(tensor_in_two_shards),
 		cmocka_unit_test(directories_that_are_none),
-		cmocka_unit_test(families_that_do_not_run),
 		cmocka_unit_test(generation_config_is_optional),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
