@@ -36,11 +36,18 @@ static float page_sum(const float p[KN_PAGE_KEYS])
 	return s[0];
 }
 
+/* Element d of value j; what is kept past a value is no matter. */
+static float value_at(const struct kn_attend_block *b, enum cad_kv type, const uint8_t *keys, size_t j, size_t d)
+{
+	if (b->latent)
+		return d < b->key_size ? kept(type, keys, d, KN_PAGE_KEYS, j) : 0.0f;
+	return kept(type, keys + kn_kv_values_offset(type, b->key_size), j, b->value_size, d);
+}
+
 /* The query's keys on this page are lo .. hi - 1. */
 static void attend_query(
 	struct kn_attend_block *b, size_t query, enum cad_kv type, const uint8_t *keys, size_t lo, size_t hi)
 {
-	const uint8_t *values = keys + kn_kv_values_offset(type, b->key_size);
 	const float *scales = kn_attend_scales(b, keys);
 	bool int8 = type == CAD_KV_INT8;
 	float p[KN_PAGE_KEYS] = { 0 }, m = b->m[query], *out = kn_attend_out(b, query);
@@ -63,10 +70,7 @@ static void attend_query(
 	for (size_t d = 0; d < b->value_size; d++) {
 		float sum = out[d] * alpha;
 		for (size_t j = lo; j < hi; j++)
-			sum = fmaf(p[j],
-				b->latent ? kept(type, keys, d, KN_PAGE_KEYS, j)
-					  : kept(type, values, j, b->value_size, d),
-				sum);
+			sum = fmaf(p[j], value_at(b, type, keys, j, d), sum);
 		out[d] = sum;
 	}
 }
