@@ -65,6 +65,20 @@ def test_other_settings(expected, settings):
             assert results[9].digest == other['digest']
 
 
+@pytest.mark.parametrize('case, settings', [('deepseekv3-a', []), ('deepseekv2-a', ['--kv', 'int8', '--numerics', 'int8'])])
+def test_other_families(case, settings):
+    """Families whose step has parts of its own: latent attention."""
+    model = GOLDEN / case / 'model'
+    expected = embedded(model, PROMPT, TOKENS, *settings)
+    for options in (['--chunk', '1', '--isa', 'ref'], ['--nodes', '3', '--placement-seed', '5', '--isa', 'avx2', '--threads', '2']):
+        assert embedded(model, PROMPT, TOKENS, *settings, *options)['digest'] == expected['digest']
+    with Cluster(model, experts=3, routers=2, router_options=['--chunk', '7'], placement_options=[*settings, '--shuffle', 17]) as cluster:
+        for router in cluster.routers:
+            results = router.generate_many(others(9, 5) + [request()] + others(9, 6))
+            assert results[9].digest == expected['digest']
+            assert results[9].tokens == expected['token_ids']
+
+
 def test_sampling_depends_on_seed_and_position_alone():
     sampling = dict(temperature=1.0, top_p=0.95, seed=1234)
     one = embedded(MODEL, PROMPT, TOKENS, '--temperature', '1.0', '--top-p', '0.95', '--seed', '1234')
