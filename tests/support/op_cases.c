@@ -396,8 +396,8 @@ const char *op_case_text(const struct op_case *c, char text[160])
 		if (sizes[i].value > 0 || i == 0)
 			at += snprintf(text + at, (size_t)(160 - at), " %s %zu", sizes[i].name, sizes[i].value);
 	if (at < 160)
-		snprintf(text + at, (size_t)(160 - at), " %s%s%s%s%s%s%s", cad_dtype_name(c->dtype),
+		snprintf(text + at, (size_t)(160 - at), " %s%s%s%s%s%s%s%s", cad_dtype_name(c->dtype),
 			weights[c->weights], kv[c->kv], data[c->data], c->bias ? " bias" : "",
-			c->limit > 0 ? " limit" : "", c->flag ? " flag" : "");
+			c->limit > 0 ? " limit" : "", c->flag ? " flag" : "", c->latent ? " latent" : "");
 	return text;
 }
