@@ -29,7 +29,7 @@ static void read_fp8(const struct cad_keys *keys, struct cad_stored_spec *stored
 	const char *format = cad_keys_text_or(keys, "fmt", "e4m3");
 
 	stored->kind = CAD_STORED_FP8;
-	if (strcmp(format, "e4m3") != 0)
+	if (strcmp(format, "e4m3") != 0 && strcmp(format, "float8_e4m3fn") != 0) /* MiniMax-M2 calls it so */
 		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "fmt", "is '%.32s'; FP8 is supported as e4m3", format);
 	read_block(keys, stored);
 }

@@ -10,62 +10,111 @@
 
 static const size_t CONFIG_BYTES_MAX = 16 << 20;
 
-/* As config.json wants it. Its data stands for bytes that are nowhere. */
+/* Which matrices a checkpoint stores otherwise than the rest: those that are multiplied with, but neither head nor
+ * gate; or those of experts. Published files hold to it. */
+static bool is_stored_small(const struct cad_model_spec *spec, enum cad_role role, uint32_t rank)
+{
+	switch (spec->stored.kind) {
+	case CAD_STORED_PLAIN: break;
+	case CAD_STORED_FP8:
+		return rank == 2 && cad_role_is_layer(role) && role != CAD_ROLE_GATE && role != CAD_ROLE_SHARED_SCORE;
+	case CAD_STORED_MXFP4: return rank == 2 && cad_role_is_expert(role);
+	}
+	return false;
+}
+
+static uint64_t parts(uint64_t of, uint64_t each) { return each ? (of + each - 1) / each : 1; }
+
+static const char nowhere; /* stands for bytes that are nowhere */
+
+/* A scale for each block of FP8, or for each 32 values of MXFP4. */
+static void store_small(const struct cad_model_spec *spec, struct cad_tensor *tensor)
+{
+	bool fp8 = spec->stored.kind == CAD_STORED_FP8;
+	uint64_t n = tensor->shape[0], k = tensor->shape[1], rows = fp8 ? spec->stored.rows : 1,
+		 columns = fp8 ? spec->stored.columns : 32;
+	tensor->dtype = fp8 ? CAD_DTYPE_F8_E4M3 : CAD_DTYPE_MXFP4;
+	tensor->scales = (struct cad_scales){
+		.data = &nowhere,
+		.dtype = fp8 ? CAD_DTYPE_F32 : CAD_DTYPE_F8_E8M0,
+		.rows = rows ? rows : n,
+		.columns = columns ? columns : k,
+		.ld = parts(k, columns),
+		.count = parts(k, columns),
+		.bytes = parts(n, rows) * parts(k, columns) * (fp8 ? 4 : 1),
+		.name = "",
+	};
+}
+
+/* As config.json wants it. */
 struct cad_tensor cad_model_bare_tensor(const struct cad_model *model, enum cad_role role, uint32_t layer)
 {
-	static const char nowhere;
-	if (role == CAD_ROLE_LM_HEAD && model->spec.tied_embeddings)
+	const struct cad_model_spec *spec = &model->spec;
+	if (role == CAD_ROLE_LM_HEAD && spec->tied_embeddings)
 		role = CAD_ROLE_EMBED;
-	struct cad_tensor_want want = cad_tensor_wanted(&model->spec, role, layer);
+	struct cad_tensor_want want = cad_tensor_wanted(spec, role, layer);
 	if (!want.wanted)
 		return (struct cad_tensor){ 0 };
 
-	struct cad_tensor tensor = {
-		.data = &nowhere,
-		.dtype = model->spec.dtype,
-		.rank = want.rank,
-		.bytes = cad_dtype_bytes(model->spec.dtype),
-		.name = "",
-	};
+	struct cad_tensor tensor = { .data = &nowhere, .dtype = spec->dtype, .rank = want.rank, .name = "" };
+	uint64_t elements = 1;
 	for (uint32_t d = 0; d < want.rank; d++) {
 		tensor.shape[d] = want.shape[d];
-		tensor.bytes *= want.shape[d];
+		elements *= want.shape[d];
 	}
+	if (is_stored_small(spec, role, want.rank))
+		store_small(spec, &tensor);
+	tensor.bytes = elements * cad_dtype_bits(tensor.dtype) / 8;
 	return tensor;
 }
 
-/* Elements of the roles from `first` on, before `end`, of a layer. */
-static uint64_t elements_of(const struct cad_model *model, uint32_t layer, enum cad_role first, enum cad_role end)
+struct amount {
+	uint64_t elements, bytes;
+};
+
+/* Of the roles from `first` on, before `end`, of a layer. */
+static struct amount amount_of(const struct cad_model *model, uint32_t layer, enum cad_role first, enum cad_role end)
 {
-	uint64_t bytes = 0;
-	for (enum cad_role role = first; role < end; role++)
-		bytes += cad_model_bare_tensor(model, role, layer).bytes;
-	return bytes / cad_dtype_bytes(model->spec.dtype);
+	struct amount amount = { 0 };
+	for (enum cad_role role = first; role < end; role++) {
+		struct cad_tensor tensor = cad_model_bare_tensor(model, role, layer);
+		uint64_t elements = tensor.data != NULL;
+		for (uint32_t d = 0; d < tensor.rank; d++)
+			elements *= tensor.shape[d];
+		amount.elements += elements;
+		amount.bytes += tensor.bytes + tensor.scales.bytes;
+	}
+	return amount;
 }
 
 static void compute_sizes(struct cad_model *model)
 {
 	struct cad_model_sizes *sizes = &model->sizes;
 	const struct cad_model_spec *spec = &model->spec;
-	uint64_t each = cad_dtype_bytes(spec->dtype), kept = 0, active = 0, expert = 0;
-	uint64_t head = (uint64_t)spec->vocab * spec->hidden;
+	uint64_t head = (uint64_t)spec->vocab * spec->hidden, twice = spec->tied_embeddings ? head : 0, active = 0,
+		 experts = 0;
+	struct amount kept = amount_of(model, 0, CAD_ROLE_EMBED, CAD_ROLE_ATTENTION_NORM);
 
+	kept.elements -= twice;
+	kept.bytes -= twice * cad_dtype_bytes(spec->dtype);
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++) {
-		kept += elements_of(model, layer, CAD_ROLE_ATTENTION_NORM, CAD_ROLE_EXPERT_GATE);
+		struct amount own = amount_of(model, layer, CAD_ROLE_ATTENTION_NORM, CAD_ROLE_EXPERT_GATE);
+		kept.elements += own.elements;
+		kept.bytes += own.bytes;
 		if (!spec->layers[layer].moe)
 			continue;
-		expert = elements_of(model, layer, CAD_ROLE_EXPERT_GATE, CAD_ROLE_COUNT);
-		sizes->routed_parameters += expert * spec->gate.experts;
-		active += expert * spec->gate.topk;
+		struct amount expert = amount_of(model, layer, CAD_ROLE_EXPERT_GATE, CAD_ROLE_COUNT);
+		sizes->expert = expert.bytes;
+		sizes->routed_parameters += expert.elements * spec->gate.experts;
+		active += expert.elements * spec->gate.topk;
+		experts += expert.bytes * spec->gate.experts;
 	}
 
-	kept += elements_of(model, 0, CAD_ROLE_EMBED, CAD_ROLE_ATTENTION_NORM) - (spec->tied_embeddings ? head : 0);
-	sizes->parameters = kept + sizes->routed_parameters;
-	sizes->active_parameters = kept + active;
+	sizes->parameters = kept.elements + sizes->routed_parameters;
+	sizes->active_parameters = kept.elements + active;
 	sizes->looked_up = spec->tied_embeddings ? 0 : head;
-	sizes->expert = expert * each;
-	sizes->router = kept * each;
-	sizes->total = sizes->parameters * each;
+	sizes->router = kept.bytes;
+	sizes->total = kept.bytes + experts;
 }
 
 /* The file itself, or the one in a directory. */

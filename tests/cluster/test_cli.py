@@ -243,7 +243,7 @@ def size(config, *options):
 
 def test_size_of_what_is_not_there():
     """671 B parameters by a config.json alone: how much, on how many nodes, how fast."""
-    whole = size('deepseek-v3.json', '--memory', '128G')
+    whole = size('deepseek-v3.json', '--memory', '128G', '--weights', 'bf16')
     assert not whole['files'] and whole['architecture'] == 'deepseek_v3'
     assert round(whole['parameters']['total'] / 1e9, 1) == 671.0 and round(whole['parameters']['active'] / 1e9, 1) == 37.6
     assert whole['kv'] == {'values_per_token': 576 * 61, 'values_per_token_expanded': 128 * 320 * 61, 'bytes_per_token': 4 * 576 * 61}
@@ -255,11 +255,11 @@ def test_size_of_what_is_not_there():
 
     small = size('deepseek-v3.json', '--memory', '128G', '--nodes', '2', '--weights', 'int4', '--router-weights', 'int8', '--kv', 'bf16')
     assert small['fit']['nodes'] == {'memory': 128 << 30, 'experts_room': (128 << 30) // small['memory']['expert'], 'nodes_least': 3, 'fits': False}
-    assert 0.25 < small['memory']['expert'] / memory['expert'] < 0.28 and 0.5 < small['memory']['router'] / memory['router'] < 0.58
+    assert 0.25 < small['memory']['expert'] / memory['expert'] < 0.28 and 0.5 < small['memory']['router'] / memory['router'] < 0.66
     assert small['kv']['bytes_per_token'] == 2 * 576 * 61
     assert all(a['seconds'] > b['seconds'] > 0 for a, b in zip(whole['steps'], small['steps']))   # fewer bytes, fewer calls
 
-    longer = size('deepseek-v3.json', '--context', '4096')
+    longer = size('deepseek-v3.json', '--context', '4096', '--weights', 'bf16')
     assert longer['steps'][0]['keys_seconds'] == pytest.approx(4 * whole['steps'][0]['keys_seconds'])
     assert [step['rows'] for step in longer['steps']] == [1, 4, 16, 64, 256, 512] and longer['fit'] == {'nodes': None, 'router': None}
 
