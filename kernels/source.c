@@ -3,6 +3,7 @@
 
 #include "common/cluster/settings.h"
 #include "kernels/image.h"
+#include "kernels/values.h"
 
 #include <string.h>
 
@@ -81,12 +82,13 @@ struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t
 /* Rows first .. first + n - 1 of kv_b_proj. */
 static struct kn_source rows_of(const struct kn_source *up, size_t first, size_t n)
 {
-	return (struct kn_source){
-		.data = (const uint8_t *)up->data + first * up->k * cad_dtype_bytes(up->dtype),
-		.dtype = up->dtype,
-		.n = n,
-		.k = up->k,
-	};
+	struct kn_source rows = *up;
+	size_t step = up->row_step ? up->row_step : up->k * cad_dtype_bytes(up->dtype);
+
+	rows.data = (const uint8_t *)up->data + first * step;
+	rows.n = n;
+	rows.scales.first += first;
+	return rows;
 }
 
 struct kn_source kn_latent_values(const struct cad_attention_spec *spec, const struct kn_source *up, uint32_t head)
@@ -98,15 +100,22 @@ struct kn_source kn_latent_values(const struct cad_attention_spec *spec, const s
 struct kn_source kn_latent_keys(
 	const struct cad_attention_spec *spec, const struct kn_source *up, uint32_t head, void *turned)
 {
-	size_t each = spec->nope_size + spec->value_size, bytes = cad_dtype_bytes(up->dtype);
+	size_t each = spec->nope_size + spec->value_size;
 	struct kn_source rows = rows_of(up, head * each, spec->nope_size);
-	const uint8_t *in = rows.data;
-	uint8_t *out = turned;
+	bool plain = kn_source_is_plain(up);
+	enum cad_dtype dtype = plain ? up->dtype : CAD_DTYPE_F32;
+	size_t bytes = cad_dtype_bytes(dtype);
+	float row[CAD_KV_RANK_MAX];
 
-	for (size_t k = 0; k < rows.k && out; k++)
-		for (size_t n = 0; n < rows.n; n++, out += bytes)
-			memcpy(out, in + (n * rows.k + k) * bytes, bytes);
-	return (struct kn_source){ .data = turned, .dtype = rows.dtype, .n = rows.k, .k = rows.n };
+	for (size_t n = 0; n < rows.n && turned; n++) {
+		const uint8_t *in = plain ? (const uint8_t *)rows.data + n * rows.k * bytes : (const uint8_t *)row;
+		uint8_t *out = (uint8_t *)turned + n * bytes;
+		if (!plain)
+			kn_source_values(&rows, n, 0, rows.k, row);
+		for (size_t k = 0; k < rows.k; k++, in += bytes, out += rows.n * bytes)
+			memcpy(out, in, bytes);
+	}
+	return kn_source_plain(turned, dtype, rows.k, rows.n);
 }
 
 /* NULL: of its image. */

@@ -28,7 +28,8 @@ struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t
 
 /* Of kv_b_proj of latent attention, [heads * (nope_size + value_size)][kv_rank], what linear_heads gets
  * for one head. Values: rows of it, [value_size][kv_rank]. Keys: rows turned around, [kv_rank][nope_size],
- * into `turned`, which has room for as many elements; NULL: nothing is read, for sizes. */
+ * into `turned`, which has room for as many f32: what is stored with scales is widened; NULL: nothing is
+ * read, for sizes. */
 struct kn_source kn_latent_values(const struct cad_attention_spec *spec, const struct kn_source *up, uint32_t head);
 struct kn_source kn_latent_keys(
 	const struct cad_attention_spec *spec, const struct kn_source *up, uint32_t head, void *turned);

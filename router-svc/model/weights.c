@@ -60,7 +60,7 @@ static void load_heads(struct loader *loader, uint32_t layer, struct rt_latent_w
 	if (loader->status != CAD_OK || !up.data)
 		return;
 
-	void *turned = malloc((size_t)spec->kv_rank * spec->nope_size * cad_dtype_bytes(up.dtype));
+	void *turned = malloc((size_t)spec->kv_rank * spec->nope_size * sizeof(float));
 	w->keys = calloc(spec->heads, sizeof *w->keys);
 	w->values = calloc(spec->heads, sizeof *w->values);
 	if (!turned || !w->keys || !w->values)

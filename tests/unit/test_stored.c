@@ -59,6 +59,12 @@ static const struct form {
 		"{\"model_type\": \"gpt_oss\", \"hidden_size\": 96, \"intermediate_size\": 160, \"num_local_experts\": 3, \"num_experts_per_tok\": 2, \"sliding_window\": 5,"
 		" \"rope_scaling\": {\"rope_type\": \"default\"}, " COMMON,
 		MXFP4, true },
+	{ "latent attention",
+		"{\"model_type\": \"deepseek_v3\", \"hidden_size\": 200, \"intermediate_size\": 260, \"moe_intermediate_size\": 150, \"n_shared_experts\": 1,"
+		" \"n_routed_experts\": 4, \"num_experts_per_tok\": 2, \"n_group\": 2, \"topk_group\": 1, \"first_k_dense_replace\": 1, \"q_lora_rank\": 130,"
+		" \"kv_lora_rank\": 140, \"qk_nope_head_dim\": 40, \"qk_rope_head_dim\": 8, \"v_head_dim\": 36, \"num_hidden_layers\": 2,"
+		" \"num_attention_heads\": 3, \"num_key_value_heads\": 3, \"vocab_size\": 40, \"max_position_embeddings\": 64, \"rms_norm_eps\": 1e-5",
+		FP8("[128, 128]"), false },
 };
 enum { FORMS = sizeof forms / sizeof *forms };
 
