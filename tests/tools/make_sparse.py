@@ -12,7 +12,7 @@ import shutil
 import struct
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / 'golden'
-HIDDEN, FFN, HEADS, KV_HEADS, HEAD, TOPK = 512, 1408, 8, 2, 64, 4   # an expert has 4.1 MiB
+HIDDEN, FFN, HEADS, KV_HEADS, HEAD, TOPK = 512, 2816, 8, 2, 64, 4   # an expert has 8.3 MiB
 
 
 def names_and_shapes(layers, experts, vocab):
@@ -56,7 +56,7 @@ def write_shard(path, tensors):
     return at
 
 
-def make(directory, layers=24, experts=1024, shard_bytes=5_000_000_000):
+def make(directory, layers=12, experts=1024, shard_bytes=5_000_000_000):
     """Returns where each tensor's bytes are: name -> (file, first, end)."""
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def make(directory, layers=24, experts=1024, shard_bytes=5_000_000_000):
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('directory', type=pathlib.Path)
-    parser.add_argument('--layers', type=int, default=24)
+    parser.add_argument('--layers', type=int, default=12)
     parser.add_argument('--experts', type=int, default=1024)
     parser.add_argument('--shard-bytes', type=int, default=5_000_000_000)
     a = parser.parse_args()
