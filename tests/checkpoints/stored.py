@@ -76,15 +76,3 @@ def store_mxfp4(config, tensors):
 def store(rng, config, tensors):
     """(config, tensors, what they stand for, word)"""
     return store_mxfp4(config, tensors) if config["model_type"] == "gpt_oss" else store_fp8(rng, config, tensors)
-
-
-def gpt_oss(rng, config):
-    """What a configuration of gpt_oss has of its own."""
-    layers, experts = config["num_hidden_layers"], rng.randint(1, 12)
-    made = {"num_local_experts": experts, "num_experts_per_tok": rng.randint(1, min(experts, 8)), "attention_bias": rng.random() < 0.8, "sliding_window": rng.randint(1, 50),
-            "swiglu_limit": rng.choice([7.0, 7.0, 1.0, 0.25])}
-    if not (config.get("rope_scaling") or config.get("rope_parameters")):   # without, transformers makes one up
-        made["rope_scaling"] = {"rope_type": "default"}
-    if rng.random() < 0.7:
-        made["layer_types"] = [rng.choice(["full_attention", "sliding_attention"]) for _ in range(layers)]
-    return made

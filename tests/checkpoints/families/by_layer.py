@@ -1,20 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configurations of families whose layers differ in more than a window: in how they rotate, in heads and sizes."""
-import transformers
-
-POSITIONS = 192
+from draw import POSITIONS, Family, chance, size
 
 
-def chance(rng, p):
-    return rng.random() < p
-
-
-def size(rng, most):
-    return min(most, max(1, rng.choice([rng.randint(1, most), rng.choice([8, 16, 32, 64]) + rng.randint(-1, 1)])))
-
-
-def common(rng, family, model_class, heads, kv_heads, head):
-    config = {"architectures": [model_class.__name__], "model_type": family, "hidden_size": size(rng, 80), "num_hidden_layers": rng.randint(1, 5), "num_attention_heads": heads,
+def common(rng, family, name, heads, kv_heads, head):
+    config = {"architectures": [f"{name}ForCausalLM"], "model_type": family, "hidden_size": size(rng, 80), "num_hidden_layers": rng.randint(1, 5), "num_attention_heads": heads,
               "num_key_value_heads": kv_heads, "head_dim": head, "vocab_size": rng.randint(3, 150), "max_position_embeddings": POSITIONS, "rms_norm_eps": rng.choice([1e-6, 1e-5, 1e-3]),
               "hidden_act": "silu", "tie_word_embeddings": chance(rng, 0.3), "bos_token_id": 1, "eos_token_id": 2, "intermediate_size": size(rng, 90), "moe_intermediate_size": size(rng, 90)}
     experts = rng.randint(1, 12)
@@ -37,7 +27,7 @@ def rotation(rng, partial=None):
 def mellum(rng):
     heads = rng.randint(1, 8)
     kv_heads = rng.choice([n for n in range(1, heads + 1) if heads % n == 0])
-    config = common(rng, "mellum", transformers.MellumForCausalLM, heads, kv_heads, 2 * rng.randint(1, 40))
+    config = common(rng, "mellum", "Mellum", heads, kv_heads, 2 * rng.randint(1, 40))
     layers = config["num_hidden_layers"]
     config |= {"sliding_window": rng.randint(1, 50), "norm_topk_prob": chance(rng, 0.7), "attention_bias": chance(rng, 0.3), "layer_types": kinds(rng, layers, "full_attention", "sliding_attention")}
     if chance(rng, 0.6):
@@ -52,7 +42,7 @@ def mimo_v2_flash(rng):
     kv_heads = rng.randint(1, 3)
     heads = 2 * kv_heads * rng.randint(1, 3)
     head = 2 * rng.randint(2, 40)
-    config = common(rng, "mimo_v2_flash", transformers.MiMoV2FlashForCausalLM, heads, kv_heads, head)
+    config = common(rng, "mimo_v2_flash", "MiMoV2Flash", heads, kv_heads, head)
     layers = config["num_hidden_layers"]
     groups, each = rng.choice([(1, rng.randint(2, 12)), (2, rng.randint(2, 6)), (3, rng.randint(2, 4))])
     kept = rng.randint(1, groups)
@@ -73,7 +63,6 @@ def mimo_v2_flash(rng):
 
 
 FAMILIES = {
-    "mellum": (transformers.MellumConfig, transformers.MellumForCausalLM),
-    "mimo_v2_flash": (transformers.MiMoV2FlashConfig, transformers.MiMoV2FlashForCausalLM),
+    "mellum": Family("Mellum", mellum, whole=True),
+    "mimo_v2_flash": Family("MiMoV2Flash", mimo_v2_flash, whole=True, names=((".self_attn.sinks", ".self_attn.attention_sink_bias"),)),
 }
-CONFIGURATIONS = {"mellum": mellum, "mimo_v2_flash": mimo_v2_flash}
