@@ -289,7 +289,8 @@ struct kn_attend {
  * Softmax: exact max, then e^(x - max) summed as in kn_rmsnorm (lanes of 16, then halves), then
  * each divided by the sum. bias: NULL or [E], added to the scores for the choice only. All per
  * cad_gate_spec:
- * score (or, with softmax_after_topk, the logit itself), + bias, experts outside the kept groups
+ * score (or the logit itself, with softmax_after_topk and, for the choice alone, with
+ * choice_by_logit), + bias, experts outside the kept groups
  * are not candidates (dropped_zero: count as 0), top-k, softmax over the chosen where asked, then where asked w / (the sum over
  * slots ascending + epsilon, or `least` if that is more), then * scale. Source: transformers
  * modeling_{mixtral,deepseek_v2,deepseek_v3,gpt_oss,ernie4_5_moe}.py.
@@ -310,6 +311,8 @@ struct kn_gate {
  * of x (row p when NULL); y[p] = down(act(gate(x)) * up(x)).
  * SILU: h = g / (1 + exp(-g)) * u. Each GEMM output by kn_linear's chain. The experts share H, F and
  * how weights are kept (enum cad_weights); those that are kept as they are may be of different types.
+ * Experts that weigh their input (struct cad_ffn_spec): gate and up are multiplied by weight[p] where
+ * there is one, before biases are added, and y[p] is not weighed again: 1 stands for its weight below.
  *
  * With y NULL, the exact combine's part on an expert node: q = rint(weight[p] * y[p] / quantum), the
  * exact product rounded once, is added to the sums of the row that pair p reads; quantum is a power
@@ -325,7 +328,7 @@ struct kn_ffn {
 	size_t ldx, rows, hidden;
 	float *y; /* [P][ldy], or NULL: sums */
 	size_t ldy;
-	const float *weight; /* [P] */
+	const float *weight; /* [P]; with y, NULL, unless the experts weigh their input */
 	float quantum;
 	int64_t *sums;    /* [rows][hidden], whole: rows without a pair are zeros */
 	uint32_t *poison; /* [rows]: the lowest pair that poisons the row; UINT32_MAX: none */
@@ -338,6 +341,13 @@ struct kn_add {
 	const float *y;
 	size_t ldx, ldy, rows, n;
 	float scale;
+};
+
+/* x[r][0..n) *= scale[r]. */
+struct kn_scale_rows {
+	float *x;
+	size_t ldx, rows, n;
+	const float *scale; /* [rows] */
 };
 
 /* Rows for the wire (proto/cadre_wire.h, rules in proto/WIRE.md): row i of the message is
@@ -537,6 +547,7 @@ struct kn_ops {
 	size_t (*ffn_scratch_bytes)(struct kn_queue *queue, size_t pairs, size_t hidden, size_t ffn, bool sums);
 	void (*ffn)(struct kn_queue *queue, const struct kn_ffn *a);
 	void (*add)(struct kn_queue *queue, const struct kn_add *a);
+	void (*scale_rows)(struct kn_queue *queue, const struct kn_scale_rows *a);
 	void (*rows_pack)(struct kn_queue *queue, const struct kn_rows_pack *a);
 	void (*rows_unpack)(struct kn_queue *queue, const struct kn_rows_unpack *a);
 	void (*combine_pack)(struct kn_queue *queue, const struct kn_combine_pack *a);

@@ -206,6 +206,8 @@ uint64_t kn_router_bytes(const struct kn_device *device, const struct cad_model 
 		tensor_bytes(device, cad_model_tensor(model, CAD_ROLE_FINAL_NORM, 0, 0), weights) +
 		tensor_bytes(device, cad_model_tensor(model, CAD_ROLE_LM_HEAD, 0, 0), weights);
 
+	if (cad_model_spec_needs_ones(spec))
+		bytes += device->ops->vector_bytes(device, CAD_HEAD_SIZE_MAX);
 	for (uint32_t i = 0; i < spec->ropes_count; i++)
 		bytes += device->ops->vector_bytes(device, spec->ropes[i].size / 2);
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++)

@@ -70,6 +70,7 @@ static void attention(struct rt_step *step, const struct rt_work *work)
 		.queue = step->queue,
 		.spec = step->spec,
 		.weights = &step->weights.layers[work->layer],
+		.ones = step->weights.ones,
 		.cache = step->cache,
 		.layer = work->layer,
 		.rows = work->rows,
@@ -78,6 +79,7 @@ static void attention(struct rt_step *step, const struct rt_work *work)
 		.projected = b->shared + at,
 		.rope = b->ropes[rope] + first * step->spec->ropes[rope].size,
 		.positions = in->positions + first,
+		.position_scale = in->scale ? in->scale + first : NULL,
 		.slots = in->slots + first,
 		.begin = in->begin + window * step->batch->rows + first,
 		.end = in->end + first,
@@ -342,6 +344,13 @@ static uint32_t run_end(const struct rt_batch *batch, uint32_t span)
 	return span;
 }
 
+/* In f32, as transformers has it; only the logarithm is taken in double. */
+static float position_scale(const struct cad_position_scale *scale, int32_t position)
+{
+	float chunks = floorf(((float)position + (float)scale->first) / (float)scale->positions);
+	return (float)log1p((double)chunks) * scale->factor + 1.0f;
+}
+
 static void fill_inputs(struct rt_step *step, const bool *wants, const struct rt_step_inputs *in)
 {
 	const struct rt_batch *batch = step->batch;
@@ -357,10 +366,16 @@ static void fill_inputs(struct rt_step *step, const bool *wants, const struct rt
 			in->head_rows[count++] = r;
 	}
 
+	for (uint32_t r = 0; in->scale && r < rows; r++)
+		in->scale[r] = position_scale(&step->spec->position_scale, batch->positions[r]);
 	for (uint32_t w = 0; w < step->windows.count; w++) {
-		uint32_t keys = step->windows.keys[w], *begin = in->begin + (size_t)w * rows;
-		for (uint32_t r = 0; r < rows; r++)
+		uint32_t keys = step->windows.keys[w], chunk = step->windows.chunk[w],
+			 *begin = in->begin + (size_t)w * rows;
+		for (uint32_t r = 0; r < rows; r++) {
+			uint32_t position = in->end[r] - 1, in_chunk = chunk > 0 ? position / chunk * chunk : 0;
 			begin[r] = keys > 0 && in->end[r] > keys ? in->end[r] - keys : 0;
+			begin[r] = begin[r] > in_chunk ? begin[r] : in_chunk;
+		}
 	}
 
 	step->head_rows_count = count;

@@ -25,6 +25,7 @@ struct rt_step_inputs {
 	uint32_t *slots;          /* [rows]: of the KV cache */
 	uint32_t *end;            /* [rows]: of the keys that the row sees */
 	uint32_t *head_rows;      /* [rows]: those whose logits are wanted come first */
+	float *scale;             /* [rows]: of its queries, by position; NULL: the model has none */
 	/* [windows][rows]: the first key that the row sees in a layer with that window */
 	uint32_t *begin;
 	/* [runs][rope size / 2], if the only rotary embedding depends on the length of a sequence: a run
@@ -71,10 +72,11 @@ struct rt_step_trace {
 	uint32_t *layer_at; /* [layers]: of an MoE layer in moe_layers */
 };
 
-/* The windows of the layers, each once. */
+/* The windows of the layers, and their chunks, each once. */
 struct rt_step_windows {
 	uint32_t count;
 	uint32_t *keys;     /* [count]; 0: all */
+	uint32_t *chunk;    /* [count]: beginning with a multiple of it; 0: anywhere */
 	uint32_t *of_layer; /* [layers]: which of them */
 };
 

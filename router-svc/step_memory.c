@@ -12,6 +12,7 @@ size_t rt_step_inputs_bytes(const struct rt_step *step, uint32_t rows)
 {
 	size_t words = INPUT_ARRAYS + step->windows.count;
 
+	words += step->spec->position_scale.positions > 0;
 	if (cad_rope_varies(&step->spec->rope))
 		words += step->spec->rope.size / 2; /* a row may be a run */
 	return rows * words * sizeof(uint32_t);
@@ -19,8 +20,8 @@ size_t rt_step_inputs_bytes(const struct rt_step *step, uint32_t rows)
 
 struct rt_step_inputs rt_step_inputs_at(const struct rt_step *step, void *block, uint32_t rows)
 {
-	uint32_t *words = block, *begin = words + INPUT_ARRAYS * (size_t)rows;
-	bool varies = cad_rope_varies(&step->spec->rope);
+	bool varies = cad_rope_varies(&step->spec->rope), scaled = step->spec->position_scale.positions > 0;
+	uint32_t *words = block, *begin = words + (INPUT_ARRAYS + scaled) * (size_t)rows;
 
 	return (struct rt_step_inputs){
 		.ids = (int32_t *)words,
@@ -28,6 +29,7 @@ struct rt_step_inputs rt_step_inputs_at(const struct rt_step *step, void *block,
 		.slots = words + 2 * (size_t)rows,
 		.end = words + 3 * (size_t)rows,
 		.head_rows = words + 4 * (size_t)rows,
+		.scale = scaled ? (float *)words + INPUT_ARRAYS * (size_t)rows : NULL,
 		.begin = begin,
 		.inv_freq = varies ? (float *)(begin + (size_t)step->windows.count * rows) : NULL,
 	};
@@ -135,16 +137,18 @@ static bool windows_init(struct rt_step_windows *windows, const struct cad_model
 {
 	windows->count = 0;
 	windows->keys = malloc(spec->layers_count * sizeof *windows->keys);
+	windows->chunk = malloc(spec->layers_count * sizeof *windows->chunk);
 	windows->of_layer = malloc(spec->layers_count * sizeof *windows->of_layer);
-	if (!windows->keys || !windows->of_layer)
+	if (!windows->keys || !windows->chunk || !windows->of_layer)
 		return false;
 
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++) {
-		uint32_t w = 0;
-		while (w < windows->count && windows->keys[w] != spec->layers[layer].window)
+		uint32_t w = 0, keys = spec->layers[layer].window, chunk = spec->layers[layer].chunk;
+		while (w < windows->count && (windows->keys[w] != keys || windows->chunk[w] != chunk))
 			w++;
-		if (w == windows->count)
-			windows->keys[windows->count++] = spec->layers[layer].window;
+		windows->keys[w] = keys;
+		windows->chunk[w] = chunk;
+		windows->count += w == windows->count;
 		windows->of_layer[layer] = w;
 	}
 	return true;
@@ -255,6 +259,7 @@ void rt_step_fini(struct rt_step *step)
 	free((void *)trace->node_ids);
 	free(trace->slots);
 	free(step->windows.keys);
+	free(step->windows.chunk);
 	free(step->windows.of_layer);
 	free(step->counts);
 	free(step->capacity.used);

@@ -50,3 +50,11 @@ uint32_t cad_model_spec_layers_of(const struct cad_model_spec *spec, uint32_t at
 		count += spec->layers[i].attention_at == attention_at;
 	return count;
 }
+
+bool cad_model_spec_needs_ones(const struct cad_model_spec *spec)
+{
+	bool needs = false;
+	for (uint32_t i = 0; i < spec->attentions_count; i++)
+		needs = needs || spec->attentions[i].qk_norm_plain;
+	return needs;
+}

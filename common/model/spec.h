@@ -81,10 +81,13 @@ struct cad_attention_spec {
 	uint32_t value_size;      /* of v; == head_size but for latent attention */
 	bool q_bias, k_bias, v_bias, o_bias;
 	enum cad_qk_norm qk_norm;
-	float clip_qkv;      /* 0: off; q, k (after their norms) and v are clamped to [-clip, clip] */
-	float value_divisor; /* v is divided by this; 0: as it is */
-	float scale;         /* scores are multiplied by this */
-	bool sinks;          /* one learned logit per head joins the softmax (gpt_oss) */
+	float clip_qkv;       /* 0: off; q, k (after their norms) and v are clamped to [-clip, clip] */
+	bool qk_norm_plain;   /* that norm has no weights */
+	bool qk_norm_last;    /* after the rotation, not before it */
+	bool position_scaled; /* q is multiplied by the model's position_scale */
+	float value_divisor;  /* v is divided by this; 0: as it is */
+	float scale;          /* scores are multiplied by this */
+	bool sinks;           /* one learned logit per head joins the softmax (gpt_oss) */
 	/* latent attention: q_rank 0: queries are not compressed; the epsilon of its own norms */
 	uint32_t q_rank, kv_rank, nope_size, rope_size;
 	bool down_bias;
@@ -99,6 +102,7 @@ struct cad_gate_spec {
 	bool softmax_after_topk;      /* gpt_oss: top-k of the logits, softmax over the chosen ones */
 	bool linear_bias;             /* the gate's linear layer has a bias */
 	bool selection_bias;          /* added for the choice, not for the weight (DeepSeek-V3) */
+	bool choice_by_logit;         /* to the logit, and not to the score (Kolibri) */
 	uint32_t groups, groups_kept; /* 1, 1: no groups */
 	enum cad_group_score group_score;
 	bool dropped_zero; /* an expert outside the kept groups is chosen by 0 (DeepSeek-V2), not by nothing */
@@ -115,10 +119,12 @@ struct cad_ffn_spec {
 	enum cad_activation activation;
 	float limit; /* of the clamped activation */
 	bool bias;
+	bool weighs_input; /* a pair's weight multiplies what the expert reads, not what it gives (llama4) */
 };
 
 struct cad_layer_spec {
 	bool moe;              /* else a dense ffn */
+	uint32_t chunk;        /* sees keys of its own chunk of so many alone; 0: all */
 	uint32_t window;       /* sliding window in keys, the token itself included; 0: all */
 	bool rope;             /* this layer rotates q and k */
 	uint32_t attention_at; /* which of the model's kinds of attention */
@@ -132,6 +138,12 @@ enum cad_stored { CAD_STORED_PLAIN, CAD_STORED_FP8, CAD_STORED_MXFP4 };
 struct cad_stored_spec {
 	enum cad_stored kind;
 	uint32_t rows, columns; /* of a block of FP8 */
+};
+
+/* Of a query at position p, from 0: 1 + factor * log(1 + floor((p + first) / positions)). */
+struct cad_position_scale {
+	float factor;
+	uint32_t positions, first; /* 0: the model has none */
 };
 
 struct cad_model_spec {
@@ -157,6 +169,7 @@ struct cad_model_spec {
 		struct cad_rope_spec rope, ropes[CAD_ROPES_MAX];
 	};
 	uint32_t attentions_count, ropes_count;
+	struct cad_position_scale position_scale;
 	struct cad_gate_spec gate;                 /* experts == 0: a dense model */
 	struct cad_ffn_spec expert, dense, shared; /* size 0: none of that kind */
 	bool shared_gate;                          /* the shared expert is weighed by a sigmoid (qwen2_moe) */
@@ -169,6 +182,8 @@ struct cad_model_spec {
 
 void cad_model_spec_fini(struct cad_model_spec *spec);
 uint32_t cad_model_spec_moe_layers(const struct cad_model_spec *spec); /* how many layers route */
+/* Whether any norm is without weights. */
+bool cad_model_spec_needs_ones(const struct cad_model_spec *spec);
 /* How many layers have that kind of attention. */
 uint32_t cad_model_spec_layers_of(const struct cad_model_spec *spec, uint32_t attention_at);
 

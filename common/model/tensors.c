@@ -276,8 +276,8 @@ static struct cad_tensor_want attention_wanted(const struct cad_model_spec *spec
 	case CAD_ROLE_K_BIAS: return vector(a->k_bias, k);
 	case CAD_ROLE_V_BIAS: return vector(a->v_bias, v);
 	case CAD_ROLE_O_BIAS: return vector(a->o_bias, hidden);
-	case CAD_ROLE_Q_NORM: return vector(a->qk_norm != CAD_QK_NORM_NONE, projection ? q : head);
-	case CAD_ROLE_K_NORM: return vector(a->qk_norm != CAD_QK_NORM_NONE, projection ? k : head);
+	case CAD_ROLE_Q_NORM: return vector(a->qk_norm != CAD_QK_NORM_NONE && !a->qk_norm_plain, projection ? q : head);
+	case CAD_ROLE_K_NORM: return vector(a->qk_norm != CAD_QK_NORM_NONE && !a->qk_norm_plain, projection ? k : head);
 	case CAD_ROLE_SINKS: return vector(a->sinks, a->heads);
 	case CAD_ROLE_Q_DOWN: return matrix(latent && a->q_rank, a->q_rank, hidden);
 	case CAD_ROLE_Q_DOWN_BIAS: return vector(latent && a->q_rank && a->down_bias, a->q_rank);

@@ -136,12 +136,14 @@ void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a);
 /* What kn_cpu_ffn_sums needs. */
 size_t kn_cpu_ffn_sums_bytes(size_t pairs, size_t hidden);
 /* The sums of `a`, whose pairs have given y [P][ldy]. */
-void kn_cpu_ffn_sums(struct kn_cpu_queue *queue, const struct kn_ffn *a, const float *y, size_t ldy, void *scratch);
+void kn_cpu_ffn_sums(
+	struct kn_cpu_queue *queue, const struct kn_ffn *a, bool weighed, const float *y, size_t ldy, void *scratch);
 
 /* ---- vector.c ---- */
 
 void kn_cpu_rmsnorm(struct kn_queue *queue, const struct kn_rmsnorm *a);
 void kn_cpu_add(struct kn_queue *queue, const struct kn_add *a);
+void kn_cpu_scale_rows(struct kn_queue *queue, const struct kn_scale_rows *a);
 
 /* ---- rope.c ---- */
 

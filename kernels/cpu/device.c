@@ -165,6 +165,7 @@ static const struct kn_ops cpu = {
 	.ffn_scratch_bytes = kn_cpu_ffn_scratch_bytes,
 	.ffn = kn_cpu_ffn,
 	.add = kn_cpu_add,
+	.scale_rows = kn_cpu_scale_rows,
 	.rows_pack = kn_cpu_rows_pack,
 	.rows_unpack = kn_cpu_rows_unpack,
 	.combine_pack = kn_cpu_combine_pack,

@@ -99,6 +99,14 @@ static void group_part_done(
 		quantise_h(run, expert, run->busy[busy], group);
 }
 
+/* What x W^T gives for w x instead. */
+static void weigh(float *tile, size_t rows, size_t columns, const float *weight)
+{
+	for (size_t r = 0; r < rows; r++)
+		for (size_t i = 0; i < columns; i++)
+			tile[r * TILE_LD + i] = tile[r * TILE_LD + i] * weight[r];
+}
+
 static void gate_up_job(void *context, size_t job, unsigned thread)
 {
 	const struct ffn_run *run = context;
@@ -124,6 +132,8 @@ static void gate_up_job(void *context, size_t job, unsigned thread)
 				.ldy = TILE_LD,
 			},
 			panel);
+		if (expert->weighs_input && a->weight)
+			weigh(tile, rows, panels * KN_PANEL_COLS, a->weight + row);
 		struct kn_act act = {
 			.t = tile,
 			.ldt = TILE_LD,
@@ -205,6 +215,11 @@ static void make_y(struct kn_cpu_queue *q, struct ffn_run *run)
 	kn_pool_for(q->pool, busy * run->down.blocks, down_job, run);
 }
 
+static bool weighs_input(const struct kn_expert *expert)
+{
+	return ((const struct kn_cpu_expert *)expert->own)->weighs_input;
+}
+
 void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 {
 	struct kn_cpu_queue *q = kn_cpu_queue(queue);
@@ -217,5 +232,5 @@ void kn_cpu_ffn(struct kn_queue *queue, const struct kn_ffn *a)
 	if (pairs > 0)
 		make_y(q, &run);
 	if (!a->y)
-		kn_cpu_ffn_sums(q, a, run.y, run.ldy, run.sums);
+		kn_cpu_ffn_sums(q, a, pairs > 0 && weighs_input(a->experts[e]), run.y, run.ldy, run.sums);
 }

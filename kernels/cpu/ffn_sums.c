@@ -9,6 +9,7 @@
 struct sums_run {
 	const struct kn_form *form;
 	const struct kn_ffn *a;
+	bool weighed; /* y is */
 	const float *y;
 	size_t ldy;
 	double inverse;         /* 1 / quantum */
@@ -52,7 +53,8 @@ static void sum_block(const struct sums_run *run, size_t row, size_t block)
 	*poison = UINT32_MAX;
 	for (uint32_t i = run->begin[row]; i < run->begin[row + 1]; i++) {
 		uint32_t p = run->pair[i];
-		bool good = run->form->sums_round(sums, run->y + p * run->ldy + first, n, a->weight[p], run->inverse);
+		float weight = run->weighed ? 1.0f : a->weight[p];
+		bool good = run->form->sums_round(sums, run->y + p * run->ldy + first, n, weight, run->inverse);
 		if (!good && *poison == UINT32_MAX)
 			*poison = p;
 	}
@@ -75,12 +77,14 @@ static uint32_t lowest(const uint32_t *values, size_t count)
 	return low;
 }
 
-void kn_cpu_ffn_sums(struct kn_cpu_queue *queue, const struct kn_ffn *a, const float *y, size_t ldy, void *scratch)
+void kn_cpu_ffn_sums(
+	struct kn_cpu_queue *queue, const struct kn_ffn *a, bool weighed, const float *y, size_t ldy, void *scratch)
 {
 	uint32_t pairs = a->begin[a->experts_count];
 	struct sums_run run = {
 		.form = queue->form,
 		.a = a,
+		.weighed = weighed,
 		.y = y,
 		.ldy = ldy,
 		.inverse = 1.0 / (double)a->quantum,

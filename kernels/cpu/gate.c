@@ -98,7 +98,7 @@ static void gate_row(
 	}
 
 	for (size_t e = 0; e < experts; e++)
-		choice[e] = a->bias ? score[e] + a->bias[e] : score[e];
+		choice[e] = (spec->choice_by_logit ? logits[e] : score[e]) + (a->bias ? a->bias[e] : 0.0f);
 	choose(spec, choice, &best);
 	float chosen[CAD_TOPK_MAX], total = 0.0f;
 	for (size_t k = 0; k < topk; k++) {

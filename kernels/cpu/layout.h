@@ -87,6 +87,7 @@ struct kn_cpu_expert {
 	float *gate_up_bias, *down_bias; /* NULL: none. gate_up_bias is interleaved as the columns are */
 	enum cad_activation activation;
 	float limit;
+	bool weighs_input;
 	size_t ffn;
 };
 

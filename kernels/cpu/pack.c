@@ -496,6 +496,7 @@ enum cad_status kn_cpu_expert_create(struct kn_device *device, const struct kn_e
 		.down = panels_of(down, weights),
 		.activation = spec->activation,
 		.limit = spec->limit,
+		.weighs_input = spec->weighs_input,
 		.ffn = spec->size,
 	};
 

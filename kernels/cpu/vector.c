@@ -52,3 +52,25 @@ void kn_cpu_add(struct kn_queue *queue, const struct kn_add *a)
 	struct vector_run run = { cpu->form, a, a->rows, kn_cpu_ranges(cpu, a->rows, a->n) };
 	kn_pool_for(cpu->pool, run.jobs, add_job, &run);
 }
+
+/* One product, rounded once: the same bits in any form. */
+static void scale_rows_job(void *context, size_t job, unsigned thread)
+{
+	(void)thread;
+	const struct vector_run *run = context;
+	const struct kn_scale_rows *a = run->a;
+	for (size_t r = kn_cpu_range_begin(run->rows, run->jobs, job),
+		    end = kn_cpu_range_begin(run->rows, run->jobs, job + 1);
+		r < end; r++) {
+		float *x = a->x + r * a->ldx, scale = a->scale[r];
+		for (size_t i = 0; i < a->n; i++)
+			x[i] = x[i] * scale;
+	}
+}
+
+void kn_cpu_scale_rows(struct kn_queue *queue, const struct kn_scale_rows *a)
+{
+	struct kn_cpu_queue *cpu = kn_cpu_queue(queue);
+	struct vector_run run = { cpu->form, a, a->rows, kn_cpu_ranges(cpu, a->rows, a->n) };
+	kn_pool_for(cpu->pool, run.jobs, scale_rows_job, &run);
+}

@@ -197,7 +197,7 @@ __device__ __forceinline__ void store(shared<S> *s, const gemm &g, const kn_cuda
 	constexpr int COLUMNS = S::panels * kn_mma_outputs<UP>::columns;
 	const size_t first_column = blockIdx.y * static_cast<size_t>(COLUMNS);
 
-	kn_mma_spread<S, UP>(s->y, view, acc, first_column);
+	kn_mma_spread<S, UP>(s->y, view, acc, t, g.out.weight, first_column);
 	if (UP || g.out.y)
 		kn_cuda_store_tile<S::threads, COLUMNS>(g.out, s->y, t.first, t.rows, first_column);
 	else
@@ -271,13 +271,14 @@ void kn_cuda_ffn_int8(struct kn_cuda_queue *q, const struct kn_ffn *a, const str
 	up.block_bytes = up_area.piece_bytes;
 	up.out.y = s.h;
 	up.out.ldy = s.ldh;
+	up.out.weight = a->weight;
 	gemm down = up;
 	down.q = s.hq;
 	down.scales = s.h_scales;
 	down.row_index = nullptr;
 	down.groups = down_area.blocks;
 	down.panels = kn_cuda_panels(down_area);
-	down.out = kn_cuda_out_of(a);
+	down.out = kn_cuda_out_of(a, like);
 
 	kn_cuda_quantise(q, a->x, a->ldx, a->rows, kn_round_up(a->hidden, KN_ROW_UNIT), s.xq, s.x_scales, s.hidden_pad);
 	launch<kn_up_few, true, kn_up_few_as_bf16>(q, up, p.few, p.few_count);

@@ -56,6 +56,13 @@ void kn_cuda_ffn_wgmma(
 	struct kn_cuda_queue *queue, const struct kn_ffn *a, const struct kn_cuda_layout &like, size_t ffn);
 
 #if defined(KN_EMU) || defined(__CUDACC__) /* not in files without device code */
+/* By what gate and up of a pair are multiplied: its weight, if the expert weighs its input. weight: [P]
+ * or NULL. */
+static __device__ __forceinline__ float kn_cuda_weigh(const struct kn_cuda_view &view, const float *weight, size_t pair)
+{
+	return view.weighs_input && weight ? weight[pair] : 1.0f;
+}
+
 /* Comparisons written so that NaN stays NaN, as in the CPU's definition. */
 static __device__ __forceinline__ float kn_cuda_activate(const struct kn_cuda_view &view, float g, float u)
 {

@@ -152,7 +152,7 @@ __device__ __forceinline__ void store(shared<S> *s, const gemm &g, const kn_cuda
 	constexpr int COLUMNS = S::panels * kn_mma_outputs<UP>::columns;
 	const size_t first_column = blockIdx.y * static_cast<size_t>(COLUMNS);
 
-	kn_mma_spread<S, UP>(s->y, view, acc, first_column);
+	kn_mma_spread<S, UP>(s->y, view, acc, t, g.out.weight, first_column);
 	if constexpr (UP)
 		store_h<S, COLUMNS>(s, g, t, first_column);
 	else if (g.out.y)
@@ -223,6 +223,7 @@ void kn_cuda_ffn_bf16_sm90(struct kn_cuda_queue *q, const struct kn_ffn *a, cons
 	up.ldx = kn_round_up(a->hidden, KN_BF16_STEP);
 	up.blocks = up_area.blocks;
 	up.panels = kn_cuda_panels(up_area);
+	up.out.weight = a->weight;
 	up.h = s.h_bf16;
 	up.ldh = kn_round_up(s.ffn, KN_BF16_STEP);
 	gemm down = up;
@@ -232,7 +233,7 @@ void kn_cuda_ffn_bf16_sm90(struct kn_cuda_queue *q, const struct kn_ffn *a, cons
 	down.ldx = up.ldh;
 	down.blocks = down_area.blocks;
 	down.panels = kn_cuda_panels(down_area);
-	down.out = kn_cuda_out_of(a);
+	down.out = kn_cuda_out_of(a, like);
 
 	const size_t fours = a->rows * (up.k / 4);
 	kn_cuda_note(q,

@@ -136,13 +136,13 @@ template <class S, class T> __device__ __forceinline__ void multiply(const stage
 
 /* `column` is h's, or the first half's of y, whose other half is 8 columns on. */
 template <class S>
-__device__ __forceinline__ void store_up(
-	const struct kn_cuda_view &view, const float (&acc)[2][S::thread_columns], size_t column, float *h)
+__device__ __forceinline__ void store_up(const struct kn_cuda_view &view, const float (&acc)[2][S::thread_columns],
+	size_t column, float weight, float *h)
 {
 	several<float, S::thread_columns> out;
 #pragma unroll
 	for (int c = 0; c < S::thread_columns; c++) {
-		float g = acc[0][c], u = acc[1][c];
+		float g = acc[0][c] * weight, u = acc[1][c] * weight;
 		if (view.gate_bias) {
 			g = g + view.gate_bias[column + static_cast<size_t>(c)];
 			u = u + view.up_bias[column + static_cast<size_t>(c)];
@@ -178,7 +178,8 @@ __device__ __forceinline__ void store(
 		if (row >= t.rows)
 			break;
 		if constexpr (UP)
-			store_up<S>(view, acc[r], column, g.out.y + pair * g.out.ldy);
+			store_up<S>(view, acc[r], column, kn_cuda_weigh(view, g.out.weight, pair),
+				g.out.y + pair * g.out.ldy);
 		else
 			store_down<S>(g.out, view, acc[r], pair, column);
 	}
@@ -251,13 +252,14 @@ void kn_cuda_ffn_f32(struct kn_cuda_queue *q, const struct kn_ffn *a, const stru
 	up.panels = kn_cuda_panels(up_area);
 	up.out.y = s.h;
 	up.out.ldy = s.ldh;
+	up.out.weight = a->weight;
 	gemm down = up;
 	down.x = s.h;
 	down.ldx = s.ldh;
 	down.row_index = nullptr;
 	down.blocks = down_area.blocks;
 	down.panels = kn_cuda_panels(down_area);
-	down.out = kn_cuda_out_of(a);
+	down.out = kn_cuda_out_of(a, like);
 
 	launch_of<true>(q, up, p, up_area);
 	launch_of<false>(q, down, p, down_area);

@@ -301,6 +301,9 @@ __device__ __forceinline__ void each_h(const product &g, const tile &t, const st
 	each_output<S>(
 		acc, first_panel, g.panels, t.rows, [&](size_t panel, uint32_t row, uint32_t weight, float v, float u) {
 			const size_t column = panel * KN_PANEL_COLUMNS + weight / 16 * 8 + weight % 8;
+			const float by = kn_cuda_weigh(view, g.out.weight, t.first + static_cast<size_t>(row));
+			v = v * by;
+			u = u * by;
 			if (view.gate_bias) {
 				v = v + view.gate_bias[column];
 				u = u + view.up_bias[column];
@@ -532,8 +535,9 @@ void run(struct kn_cuda_queue *q, const struct kn_ffn *a, const struct kn_cuda_l
 		h.groups };
 	up.out.y = s.h_f32;
 	up.out.ldy = s.ldh;
+	up.out.weight = a->weight;
 	const product down = { p.tiles, p.views, s.h, h.groups, kn_cuda_panels(down_area), down_area.piece_bytes,
-		kn_cuda_out_of(a), nullptr, 0, 0 };
+		kn_cuda_out_of(a, like), nullptr, 0, 0 };
 
 	gather(q, x, p.slots);
 	up_with_h<S>(q, up, h, p);

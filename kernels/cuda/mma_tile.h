@@ -32,12 +32,12 @@ template <bool UP> struct kn_mma_outputs {
 
 template <bool UP>
 static __device__ __forceinline__ float kn_mma_finish(
-	const struct kn_cuda_view &view, const float (&acc)[4], size_t column, int i)
+	const struct kn_cuda_view &view, const float (&acc)[4], float weight, size_t column, int i)
 {
 	if constexpr (!UP)
 		return view.down_bias ? acc[i] + view.down_bias[column] : acc[i];
 
-	float g = acc[i], u = acc[(i + 2) % 4];
+	float g = acc[i] * weight, u = acc[(i + 2) % 4] * weight;
 	if (view.gate_bias) {
 		g = g + view.gate_bias[column];
 		u = u + view.up_bias[column];
@@ -46,10 +46,10 @@ static __device__ __forceinline__ float kn_mma_finish(
 }
 
 /* All outputs of the tile, whose first column is given, to y in shared memory: from there stores are wide,
- * and sums are of neighbours. Ends with a barrier. */
+ * and sums are of neighbours. weight: of the pairs, or NULL. Ends with a barrier. */
 template <class S, bool UP, int LD>
-static __device__ __forceinline__ void kn_mma_spread(
-	float (*y)[LD], const struct kn_cuda_view &view, const kn_mma_accumulators<S> &acc, size_t first_column)
+static __device__ __forceinline__ void kn_mma_spread(float (*y)[LD], const struct kn_cuda_view &view,
+	const kn_mma_accumulators<S> &acc, const kn_cuda_tile &t, const float *weight, size_t first_column)
 {
 	const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
@@ -60,8 +60,12 @@ static __device__ __forceinline__ void kn_mma_spread(
 			for (int i = 0; i < 4 / kn_mma_outputs<UP>::weights; i++) {
 				const int column =
 					kn_mma_weight<S>(a) / kn_mma_outputs<UP>::weights + lane / 4 + 8 * (i / 2);
-				y[kn_mma_row<S>(d, i)][column] = kn_mma_finish<UP>(
-					view, acc[a][d], first_column + static_cast<size_t>(column), i);
+				const int row = kn_mma_row<S>(d, i);
+				const bool there = UP && static_cast<uint32_t>(row) < t.rows;
+				const float by =
+					there ? kn_cuda_weigh(view, weight, t.first + static_cast<size_t>(row)) : 1.0f;
+				y[row][column] = kn_mma_finish<UP>(
+					view, acc[a][d], by, first_column + static_cast<size_t>(column), i);
 			}
 	__syncthreads();
 }

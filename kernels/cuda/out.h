@@ -16,16 +16,17 @@ struct kn_cuda_out {
 	size_t ldy;
 	const uint32_t *row_index; /* [pairs]; NULL: pair p's row is p */
 	const float *weight;       /* [pairs] */
+	bool weighed;              /* y is already */
 	double inverse;            /* 1 / quantum */
 	int64_t *sums;             /* [rows][n] */
 	uint32_t *poison;          /* [rows] */
 	size_t n;
 };
 
-static inline struct kn_cuda_out kn_cuda_out_of(const struct kn_ffn *a)
+static inline struct kn_cuda_out kn_cuda_out_of(const struct kn_ffn *a, const struct kn_cuda_layout &like)
 {
-	return { a->y, a->ldy, a->row_index, a->weight, a->y ? 0.0 : 1.0 / static_cast<double>(a->quantum), a->sums,
-		a->poison, a->hidden };
+	return { a->y, a->ldy, a->row_index, a->weight, like.weighs_input,
+		a->y ? 0.0 : 1.0 / static_cast<double>(a->quantum), a->sums, a->poison, a->hidden };
 }
 
 #if defined(KN_EMU) || defined(__CUDACC__) /* not in files without device code */
@@ -36,7 +37,8 @@ static __device__ __forceinline__ void kn_cuda_add(const kn_cuda_out &out, uint3
 		return;
 	const uint32_t row = out.row_index ? out.row_index[pair] : pair;
 	/* 48 bits, then a power of two: exact until rint */
-	const double q = rint(static_cast<double>(out.weight[pair]) * static_cast<double>(y) * out.inverse);
+	const double q =
+		rint(static_cast<double>(out.weighed ? 1.0f : out.weight[pair]) * static_cast<double>(y) * out.inverse);
 	if (fabs(q) < 0x1p53)
 		atomicAdd(reinterpret_cast<unsigned long long *>(&out.sums[row * out.n + column]),
 			static_cast<unsigned long long>(static_cast<int64_t>(q)));

@@ -171,6 +171,7 @@ struct kn_cuda_layout kn_cuda_layout_of(const struct kn_expert_source *source, e
 	add_area(&l, KN_AREA_GATE_BIAS, up_bytes, up_biased, 1);
 	add_area(&l, KN_AREA_UP_BIAS, up_bytes, up_biased, 1);
 	add_area(&l, KN_AREA_DOWN_BIAS, down_bytes, down_biased, 1);
+	l.weighs_input = source->spec && source->spec->weighs_input;
 	return l;
 }
 
@@ -182,7 +183,7 @@ struct kn_cuda_view kn_cuda_view_of(
 		return areas[i].pieces > 0 ? reinterpret_cast<const float *>(memory + areas[i].at) : nullptr;
 	};
 	return { memory + areas[KN_AREA_UP].at, memory + areas[KN_AREA_DOWN].at, bias(KN_AREA_GATE_BIAS),
-		bias(KN_AREA_UP_BIAS), bias(KN_AREA_DOWN_BIAS), spec->activation, spec->limit };
+		bias(KN_AREA_UP_BIAS), bias(KN_AREA_DOWN_BIAS), spec->activation, spec->limit, spec->weighs_input };
 }
 
 size_t kn_cuda_piece_at(const struct kn_cuda_layout *layout, size_t i)

@@ -65,6 +65,7 @@ static inline size_t kn_cuda_panels(const struct kn_cuda_area &area) { return ar
 struct kn_cuda_layout {
 	struct kn_cuda_area areas[KN_AREAS];
 	size_t pieces, bytes, piece_bytes_max;
+	bool weighs_input;
 };
 
 /* What kernels see of an expert: device memory. */
@@ -73,6 +74,7 @@ struct kn_cuda_view {
 	const float *gate_bias, *up_bias, *down_bias; /* NULL: none */
 	enum cad_activation activation;
 	float limit;
+	bool weighs_input;
 };
 
 /* Of weights for which there are forms: asserted. */

@@ -127,9 +127,33 @@ void rt_look(const struct rt_attention *a, const float *q, const float *k, const
 		});
 }
 
+void rt_scale_by_position(const struct rt_attention *a, float *q, size_t n)
+{
+	if (!cad_attention_of(a->spec, a->layer)->position_scaled)
+		return;
+	a->queue->ops->scale_rows(a->queue,
+		&(struct kn_scale_rows){
+			.x = q,
+			.ldx = kn_ld(n),
+			.rows = a->rows,
+			.n = n,
+			.scale = a->position_scale,
+		});
+}
+
 /* ---- grouped queries ---- */
 
-/* Queries, keys and values of the rows: projected, normed, clamped, rotated. */
+static void norm_q_and_k(const struct rt_attention *a, float *q, float *k)
+{
+	const struct cad_attention_spec *spec = cad_attention_of(a->spec, a->layer);
+
+	if (spec->qk_norm == CAD_QK_NORM_NONE)
+		return;
+	norm_heads(a, spec->qk_norm_plain ? a->ones : a->weights->q_norm, spec->heads, q);
+	norm_heads(a, spec->qk_norm_plain ? a->ones : a->weights->k_norm, spec->kv_heads, k);
+}
+
+/* Queries, keys and values of the rows: projected, normed, clamped, rotated; or normed after that. */
 static void attend_grouped(const struct rt_attention *a)
 {
 	const struct cad_attention_spec *spec = cad_attention_of(a->spec, a->layer);
@@ -143,12 +167,13 @@ static void attend_grouped(const struct rt_attention *a)
 	rt_project(a, &w->q, w->q_bias, clip, a->normed, q);
 	rt_project(a, &w->k, w->k_bias, clip, a->normed, k);
 	project(a, &w->v, w->v_bias, spec->value_divisor, spec->clip_qkv, a->normed, v);
-	if (spec->qk_norm != CAD_QK_NORM_NONE) {
-		norm_heads(a, w->q_norm, spec->heads, q);
-		norm_heads(a, w->k_norm, spec->kv_heads, k);
-	}
+	if (!spec->qk_norm_last)
+		norm_q_and_k(a, q, k);
 	rt_rotate(a, q, ldq, spec->heads, spec->head_size);
 	rt_rotate(a, k, ldk, spec->kv_heads, spec->head_size);
+	if (spec->qk_norm_last)
+		norm_q_and_k(a, q, k);
+	rt_scale_by_position(a, q, (size_t)spec->heads * spec->head_size);
 	rt_look(a, q, k, v, a->scratch[RT_SCRATCH_OUT]);
 }
 

@@ -26,6 +26,7 @@ struct rt_attention {
 	struct kn_queue *queue;
 	const struct cad_model_spec *spec;
 	const struct rt_layer_weights *weights;
+	const float *ones; /* rt_weights.ones */
 	const struct rt_kv_cache *cache;
 	uint32_t layer, rows;
 	float *x;                  /* [rows][H]: the residual stream, in and out */
@@ -33,6 +34,7 @@ struct rt_attention {
 	float *scratch[RT_SCRATCH_COUNT];
 	const float *rope;           /* [rows][rope size], of the layer's rope */
 	const int32_t *positions;    /* [rows] */
+	const float *position_scale; /* [rows], of queries; NULL: none */
 	const uint32_t *slots;       /* [rows]: of the KV cache */
 	const uint32_t *begin, *end; /* [rows]: the keys that the row sees */
 };
@@ -50,5 +52,8 @@ void rt_project(const struct rt_attention *a, const struct kn_matrix *w, const f
 void rt_rotate(const struct rt_attention *a, float *x, size_t ld, uint32_t heads, uint32_t head_size);
 /* k and v go into the cache, and the rows look at what is there with their queries q. */
 void rt_look(const struct rt_attention *a, const float *q, const float *k, const float *v, float *out);
+
+/* Queries of n elements a row, by the position's factor where the layer has one. */
+void rt_scale_by_position(const struct rt_attention *a, float *q, size_t n);
 
 #endif

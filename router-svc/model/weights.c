@@ -124,6 +124,19 @@ static void load_layer(struct loader *loader, uint32_t layer)
 	}
 }
 
+/* Norms without weights multiply by these, which changes nothing. */
+static void load_ones(struct loader *loader)
+{
+	struct rt_weights *weights = loader->all->weights;
+	float ones[CAD_HEAD_SIZE_MAX];
+	struct kn_source source = { .data = ones, .dtype = CAD_DTYPE_F32, .n = CAD_HEAD_SIZE_MAX, .k = 1 };
+
+	for (size_t i = 0; i < CAD_HEAD_SIZE_MAX; i++)
+		ones[i] = 1.0f;
+	if (cad_model_spec_needs_ones(weights->spec))
+		loader->status = weights->device->ops->vector_create(weights->device, &source, &weights->ones);
+}
+
 /* What is in no layer. */
 static void load_rest(struct loader *loader)
 {
@@ -134,6 +147,7 @@ static void load_rest(struct loader *loader)
 	float inv_freq[CAD_HEAD_SIZE_MAX / 2];
 	struct kn_source rope = { .data = inv_freq, .dtype = CAD_DTYPE_F32, .k = 1 };
 
+	load_ones(loader);
 	for (uint32_t i = 0; i < spec->ropes_count && loader->status == CAD_OK; i++) {
 		rope.n = spec->ropes[i].size / 2;
 		cad_rope_inv_freq(&spec->ropes[i], 0, inv_freq);
@@ -292,6 +306,8 @@ void rt_weights_fini(struct rt_weights *weights)
 
 	if (weights->final_norm)
 		ops->vector_destroy(device, weights->final_norm, hidden);
+	if (weights->ones)
+		ops->vector_destroy(device, weights->ones, CAD_HEAD_SIZE_MAX);
 	for (uint32_t i = 0; i < spec->ropes_count; i++)
 		if (weights->inv_freq[i])
 			ops->vector_destroy(device, weights->inv_freq[i], spec->ropes[i].size / 2);

@@ -39,6 +39,7 @@ struct rt_weights {
 	struct kn_table embed;
 	float *final_norm;
 	struct kn_matrix lm_head;
+	float *ones;                     /* [CAD_HEAD_SIZE_MAX], for norms without weights; NULL: there are none */
 	float *inv_freq[CAD_ROPES_MAX];  /* of each rope: [size / 2], of rotation 0 (cad_rope_rotation) */
 	struct rt_layer_weights *layers; /* [L] */
 	char checksum[33];               /* cad_model_router_checksum of what was loaded */

@@ -18,7 +18,8 @@ static float sigmoid(float x) { return 1.0f / (1.0f + kn_exp(-x)); }
 /* What the choice goes by: monotone in the score, and enough to rank. */
 static float choice_score(const struct cad_gate_spec *gate, const float *logits, const float *bias, uint32_t expert)
 {
-	float score = gate->score == CAD_SCORE_SIGMOID ? sigmoid(logits[expert]) : logits[expert];
+	bool by_logit = gate->score != CAD_SCORE_SIGMOID || gate->choice_by_logit;
+	float score = by_logit ? logits[expert] : sigmoid(logits[expert]);
 	return bias ? score + bias[expert] : score;
 }
 

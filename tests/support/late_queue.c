@@ -18,7 +18,7 @@ struct copy {
 
 /* clang-format off */
 #define OPERATORS(X) \
-	X(embed) X(linear) X(linear_heads) X(rmsnorm) X(rope_table) X(rope) X(kv_write) X(attend) X(gate) X(ffn) X(add) \
+	X(embed) X(linear) X(linear_heads) X(rmsnorm) X(rope_table) X(rope) X(kv_write) X(attend) X(gate) X(ffn) X(add) X(scale_rows) \
 	X(rows_pack) X(rows_unpack) X(combine_pack) X(combine_add) X(combine_finish)
 /* clang-format on */
 
@@ -328,6 +328,13 @@ static void late_add(struct kn_queue *queue, const struct kn_add *a)
 	BEGIN(add);
 	DEVICE(x);
 	DEVICE(y);
+}
+
+static void late_scale_rows(struct kn_queue *queue, const struct kn_scale_rows *a)
+{
+	BEGIN(scale_rows);
+	DEVICE(x);
+	DEVICE(scale);
 }
 
 static void late_rows_pack(struct kn_queue *queue, const struct kn_rows_pack *a)

@@ -41,10 +41,11 @@ struct op_case {
 	enum cad_dtype dtype; /* of the checkpoint: F32 is 0, give BF16 where bf16 is meant */
 	enum cad_weights weights;
 	enum cad_activation activation;
-	bool latent;     /* attention: values are the first n elements of keys */
-	bool bias, flag; /* flag: the operator's own variant (interleaved rope, sinks, ...) */
-	float limit;     /* clip, or the limit of an activation */
-	int variant;     /* the operator's own enum */
+	bool latent;       /* attention: values are the first n elements of keys */
+	bool weighs_input; /* ffn: experts do */
+	bool bias, flag;   /* flag: the operator's own variant (interleaved rope, sinks, ...) */
+	float limit;       /* clip, or the limit of an activation */
+	int variant;       /* the operator's own enum */
 };
 
 /*
@@ -82,8 +83,8 @@ extern const struct op_kind op_linear, op_linear_heads, op_embed; /* op_linear.c
 extern const struct op_kind op_ffn, op_ffn_sums;                  /* op_ffn.c */
 extern const struct op_kind op_unpack;                            /* op_unpack.c */
 
-extern const struct op_kind op_rmsnorm, op_add, op_rope_table, op_rope; /* op_rows.c */
-extern const struct op_kind op_attend;                                  /* op_attend.c */
+extern const struct op_kind op_rmsnorm, op_add, op_scale_rows, op_rope_table, op_rope; /* op_rows.c */
+extern const struct op_kind op_attend;                                                 /* op_attend.c */
 
 extern const struct op_kind op_gate; /* op_gate.c */
 /* op_exchange.c */

@@ -23,6 +23,7 @@ struct ffn {
 	float *x, *x_host;
 	size_t ldx, ldy, pairs, scratch_bytes;
 	void *scratch;
+	float *weight, *weight_host; /* [pairs], of experts that weigh their input; else NULL */
 	struct sums {
 		float *weight, *weight_host;        /* [pairs], as the part's below */
 		uint32_t *row_index, *row, *expert; /* the first is the device's */
@@ -71,7 +72,7 @@ static struct ffn *setup(struct kn_queue *queue, const struct op_case *c, bool s
 {
 	struct ffn *s = op_need(sizeof *s);
 	size_t pairs = c->rows * c->topk;
-	struct cad_ffn_spec spec = { (uint32_t)c->n, c->activation, c->limit, c->bias };
+	struct cad_ffn_spec spec = { (uint32_t)c->n, c->activation, c->limit, c->bias, c->weighs_input };
 	float scale_in = 1.0f / sqrtf((float)c->k), scale_out = 1.0f / sqrtf((float)c->n);
 
 	s->experts = op_need(c->experts * sizeof *s->experts);
@@ -104,6 +105,11 @@ static struct ffn *setup(struct kn_queue *queue, const struct op_case *c, bool s
 	s->scratch = nans(queue, s->scratch_bytes);
 	s->state = (struct op_state){ c, queue, pairs, s->ldy * 4, kn_round_up(c->k, 64) * 4,
 		op_alloc(queue, pairs * s->ldy * 4), NULL };
+	if (c->weighs_input) {
+		s->weight_host = op_need(pairs * sizeof *s->weight_host);
+		op_fill(s->weight_host, pairs, &seed, OP_DATA_BELL, 1.0f);
+		s->weight = op_upload(queue, s->weight_host, pairs * sizeof *s->weight);
+	}
 
 	return s;
 }
@@ -135,6 +141,7 @@ static void ffn_run(struct op_state *state, size_t first, size_t rows)
 			.hidden = state->c->k,
 			.y = (float *)state->device_output + first * s->ldy,
 			.ldy = s->ldy,
+			.weight = s->weight ? s->weight + first : NULL,
 			.scratch = s->scratch,
 		});
 }
@@ -156,6 +163,17 @@ static struct bounded dot(const struct bounded *x, size_t n, const struct kn_sou
 		carried += x[i].error * fabs(weight);
 	}
 	return (struct bounded){ exact, carried + relative * magnitude + (double)n * 0x1p-125 };
+}
+
+/* What an expert that weighs its input makes of a dot product: one product more, before the bias. */
+static struct bounded weighed(const struct ffn *s, uint32_t p, struct bounded v, const struct kn_source *bias, size_t f)
+{
+	if (!s->weight)
+		return v;
+	double weight = (double)s->weight_host[p], added = bias->data ? (double)op_source_f32(bias, f) : 0;
+	v.value = weight * v.value + added;
+	v.error = fabs(weight) * v.error + 0x1p-23 * (fabs(v.value) + fabs(added)) + 0x1p-140;
+	return v;
 }
 
 /* g sigmoid(a g) has a slope of at most 1.1; exp, sum, division and product add some ulps to it. */
@@ -199,9 +217,13 @@ static double pair_error(const struct ffn *s, const struct op_case *c, uint32_t 
 	op_row_kept(row, c->k, c->weights);
 	for (size_t i = 0; i < c->k; i++)
 		x[i] = (struct bounded){ (double)row[i], 0 };
-	for (size_t f = 0; f < c->n; f++)
-		h[f] = activate(c, dot(x, c->k, &kept[GATE], f, &source[GATE_BIAS], (double)c->k * 0x1p-23 + rounded),
-			dot(x, c->k, &kept[UP], f, &source[UP_BIAS], (double)c->k * 0x1p-23 + rounded));
+	const struct kn_source none = { 0 }, *gate_bias = &source[GATE_BIAS], *up_bias = &source[UP_BIAS];
+	double relative = (double)c->k * 0x1p-23 + rounded;
+	for (size_t f = 0; f < c->n; f++) {
+		struct bounded g = dot(x, c->k, &kept[GATE], f, s->weight ? &none : gate_bias, relative),
+			       u = dot(x, c->k, &kept[UP], f, s->weight ? &none : up_bias, relative);
+		h[f] = activate(c, weighed(s, p, g, gate_bias, f), weighed(s, p, u, up_bias, f));
+	}
 	if (cad_weights_quantised(c->weights))
 		quantise_bounds(h, c->n);
 	bool rows_are_rounded = c->weights == CAD_WEIGHTS_BF16_ROWS || c->weights == CAD_WEIGHTS_BF16_SM90;
@@ -260,6 +282,9 @@ static void ffn_teardown(struct op_state *state)
 	ops->release(device, s->row_index, s->pairs * sizeof *s->row_index);
 	ops->release(device, s->x, state->c->rows * s->ldx * 4);
 	ops->release(device, s->scratch, s->scratch_bytes);
+	if (s->weight)
+		ops->release(device, s->weight, s->pairs * sizeof *s->weight);
+	free(s->weight_host);
 	ops->release(device, state->device_output, s->pairs * s->ldy * 4);
 	free(s->row_index_host);
 	free(s->x_host);
@@ -309,7 +334,7 @@ static struct op_state *ffn_sums_setup(struct kn_queue *queue, const struct op_c
 
 	u->weight_host = op_need(s->pairs * sizeof *u->weight);
 	for (size_t p = 0; p < s->pairs; p++)
-		u->weight_host[p] = pair_weight(c, &seed, p);
+		u->weight_host[p] = s->weight ? s->weight_host[p] : pair_weight(c, &seed, p);
 	u->weight = op_alloc(queue, s->pairs * sizeof *u->weight);
 	u->row_index = op_alloc(queue, s->pairs * sizeof *u->row_index);
 	u->sums = op_alloc(queue, c->rows * c->k * sizeof *u->sums);
@@ -412,7 +437,8 @@ static double ffn_sums_error(const struct op_state *state, const void *output)
 	for (uint32_t e = 0; e < state->c->experts; e++)
 		for (uint32_t p = s->begin[e]; p < s->begin[e + 1]; p++)
 			for (size_t i = 0; i < k; i++)
-				add_exactly((long double)s->sums.weight_host[p] * (long double)y[p * s->ldy + i],
+				add_exactly((s->weight ? 1 : (long double)s->sums.weight_host[p]) *
+						(long double)y[p * s->ldy + i],
 					&sums[s->row_index_host[p] * k + i], &poison[s->row_index_host[p]], e);
 	for (size_t r = 0; r < state->rows; r++) {
 		const uint8_t *row = (const uint8_t *)output + r * state->stride_bytes;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* rmsnorm, rope_table, rope and add */
+/* rmsnorm, rope_table, rope, add and scale_rows */
 #include "op_cases.h"
 
 #include <math.h>
@@ -174,6 +174,48 @@ static double add_error(const struct op_state *state, const void *output)
 }
 
 const struct op_kind op_add = { "add", add_setup, add_run, add_error, rows_teardown, rows_flops, rows_bytes };
+
+/* ---- scale_rows ---- */
+
+static struct op_state *scale_rows_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
+{
+	struct rows *s = rows_setup(queue, c, c->n, &seed);
+	s->other = op_rows(queue, 1, c->rows, &seed, c->data, 1.0f, &s->other_host);
+	s->other_bytes = kn_ld(c->rows) * 4;
+	return &s->state;
+}
+
+static void scale_rows_run(struct op_state *state, size_t first, size_t rows)
+{
+	struct rows *s = (struct rows *)state;
+	rows_restore(s, first, rows);
+	state->queue->ops->scale_rows(state->queue,
+		&(struct kn_scale_rows){
+			.x = (float *)state->device_output + first * s->ld,
+			.ldx = s->ld,
+			.rows = rows,
+			.n = s->n,
+			.scale = s->other + first,
+		});
+}
+
+/* One rounding. */
+static double scale_rows_error(const struct op_state *state, const void *output)
+{
+	const struct rows *s = (const struct rows *)state;
+	double worst = 0;
+
+	for (size_t r = 0; r < state->rows; r++)
+		for (size_t i = 0; i < s->n; i++) {
+			double exact = (double)s->x_host[r * s->ld + i] * (double)s->other_host[r];
+			double got = (double)((const float *)output)[r * s->ld + i];
+			worst = fmax(worst, fabs(got - exact) / (0x1p-24 * fabs(exact) + 0x1p-149));
+		}
+	return worst;
+}
+
+const struct op_kind op_scale_rows = { "scale_rows", scale_rows_setup, scale_rows_run, scale_rows_error, rows_teardown,
+	rows_flops, rows_bytes };
 
 /* ---- rope: n is the head size, k the rotated part; variant 1 is interleaved ---- */
 

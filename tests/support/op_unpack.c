@@ -29,7 +29,7 @@ static bool expect_piece(void *context, const void *bytes, size_t count)
 static struct op_state *unpack_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
 	struct unpack *s = op_need(sizeof *s);
-	struct cad_ffn_spec spec = { (uint32_t)c->n, c->activation, c->limit, c->bias };
+	struct cad_ffn_spec spec = { (uint32_t)c->n, c->activation, c->limit, c->bias, false };
 
 	s->source = (struct kn_expert_source){
 		.gate = op_source(c->n, c->k, op_dtype_of(c, 0, 0), &seed, c->data, 1.0f),

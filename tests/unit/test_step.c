@@ -209,6 +209,25 @@ static void a_window_hides_what_lies_before(void **state)
 	end(&f);
 }
 
+/* Keys of the row's own chunk, from its first on; and a window may hide some of them. */
+static void a_chunk_hides_the_chunks_before(void **state)
+{
+	(void)state;
+	struct fixture f;
+	begin(&f, 1);
+	f.step.windows.chunk[0] = 8;
+	assert_int_equal(run(&f, 20, 1), CAD_OK);
+	struct rt_step_inputs in = rt_step_inputs_at(&f.step, f.step.host.inputs, 20);
+	for (uint32_t r = 0; r < 20; r++)
+		assert_int_equal(in.begin[r], r / 8 * 8);
+
+	f.step.windows.keys[0] = 5;
+	assert_int_equal(run(&f, 20, 1), CAD_OK);
+	for (uint32_t r = 20; r < 40; r++)
+		assert_int_equal(in.begin[r - 20], r % 8 >= 4 ? r + 1 - 5 : r / 8 * 8);
+	end(&f);
+}
+
 static void a_failed_device_fails_the_step(void **state)
 {
 	(void)state;
@@ -312,6 +331,7 @@ int main(void)
 		cmocka_unit_test(rows_that_are_wanted_get_their_logits),
 		cmocka_unit_test(one_copy_in_and_a_wait_for_each_block_of_logits),
 		cmocka_unit_test(a_window_hides_what_lies_before),
+		cmocka_unit_test(a_chunk_hides_the_chunks_before),
 		cmocka_unit_test(a_failed_device_fails_the_step),
 		cmocka_unit_test(devices_that_cannot_route_are_refused),
 		cmocka_unit_test(a_failed_device_fails_requests_and_hangs_none),
