@@ -368,6 +368,25 @@ static void mimo_v2_flash(void **state)
 	cad_model_spec_fini(&t);
 }
 
+/* Dense layers are where the list says, and without one the first is. */
+static void glm4_moe_lite(void **state)
+{
+	(void)state;
+#define LITE \
+	"\"model_type\": \"glm4_moe_lite\", \"scoring_func\": \"(absent)\", \"ep_size\": \"(absent)\", \"moe_layer_freq\": \"(absent)\"," \
+	" \"routed_scaling_factor\": \"(absent)\""
+	struct cad_model_spec s = golden_spec(
+		"deepseekv3-a", "{" LITE ", \"mlp_layer_types\": [\"sparse\", \"dense\", \"sparse\", \"dense\"]}");
+	assert_int_equal(s.attention.kind, CAD_ATTENTION_LATENT);
+	assert_true(s.gate.selection_bias && s.gate.score == CAD_SCORE_SIGMOID);
+	assert_float_equal(s.gate.scale, 1.8f, 0);
+	assert_true(s.layers[0].moe && !s.layers[1].moe && s.layers[2].moe && !s.layers[3].moe);
+	cad_model_spec_fini(&s);
+	s = golden_spec("deepseekv3-a", "{" LITE ", \"rope_interleave\": false}");
+	assert_true(!s.layers[0].moe && s.layers[1].moe && s.layers[3].moe && !s.rope.interleaved);
+	cad_model_spec_fini(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -385,6 +404,7 @@ int main(void)
 		cmocka_unit_test(keys_of_both_generations),
 		cmocka_unit_test(mellum),
 		cmocka_unit_test(mimo_v2_flash),
+		cmocka_unit_test(glm4_moe_lite),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

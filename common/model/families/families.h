@@ -19,6 +19,7 @@
 	FAMILY(llama) \
 	FAMILY(qwen2_moe) \
 	FAMILY(glm4_moe) \
+	FAMILY(glm4_moe_lite) \
 	FAMILY(minimax_m2) \
 	FAMILY(ernie4_5_moe) \
 	FAMILY(granitemoe) \

@@ -41,3 +41,38 @@ const struct cad_arch cad_arch_glm4_moe = {
 	CAD_KEYS(glm4_moe_keys),
 	.fused = CAD_FUSED_ROWS,
 };
+
+/* GLM-4.7-Flash: the same gate above DeepSeek-V3's attention. */
+static void read_glm4_moe_lite(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	cad_read_latent_attention(keys, spec);
+	spec->rope.interleaved = cad_keys_bool_or(keys, "rope_interleave", true);
+	cad_read_sigmoid_gate(keys, spec);
+	for (uint32_t i = 0; i < spec->layers_count; i++)
+		spec->layers[i].moe = i > 0;
+	cad_read_mlp_layer_types(keys, spec);
+	spec->gate.scale = (float)cad_keys_number_or(keys, "routed_scaling_factor", 1e-6, 1e6, 1.8);
+	cad_read_mixed_ffn(keys, spec);
+	cad_read_shared_experts(keys, spec, "n_shared_experts", 1);
+	spec->further_layers = 1;
+}
+
+static const struct cad_known_key glm4_moe_lite_keys[] = {
+	CAD_LATENT_KEYS,
+	CAD_DEEPSEEK_KEYS,
+	CAD_READ("rope_interleave"),
+	CAD_READ("mlp_layer_types"),
+	CAD_ONLY("first_k_dense_replace", CAD_KEY_ALWAYS, "1"),
+	CAD_ONLY("topk_method", CAD_KEY_ALWAYS, "\"noaux_tc\""),
+	CAD_NO_USE("num_nextn_predict_layers", CAD_KEY_NO_MTP),
+	CAD_NO_USE("pretraining_tp", CAD_KEY_LIBRARY),
+};
+
+const struct cad_arch cad_arch_glm4_moe_lite = {
+	.name = "glm4_moe_lite",
+	.runs = true,
+	.rope_theta = 1e4,
+	.read = read_glm4_moe_lite,
+	CAD_KEYS(glm4_moe_lite_keys),
+	.fused = CAD_FUSED_ROWS,
+};
