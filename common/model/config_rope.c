@@ -176,6 +176,7 @@ static void read_rotation(const struct cad_keys *keys, const struct cad_keys *sc
 		keys, "partial_rotary_factor", 0, 1, arch->rope_partial > 0 ? arch->rope_partial : 1);
 	rope->partial = cad_keys_number_or(scaling, "partial_rotary_factor", 0, 1, partial);
 	rope->theta = cad_keys_number_or(scaling, "rope_theta", 2, 1e15, theta);
+	rope->query_factor = cad_keys_number_or(scaling, "llama_4_scaling_beta", 0, 1e3, 0);
 	read_kind(keys, scaling, spec, rope);
 	if (arch->runs)
 		cad_known_keys_check(scaling, "rope_scaling.", arch);

@@ -40,6 +40,7 @@ struct cad_rope_spec {
 	float short_factors[CAD_HEAD_SIZE_MAX / 2], long_factors[CAD_HEAD_SIZE_MAX / 2];
 	/* cos and sin are multiplied by this; already resolved, 1 by default */
 	double attention_factor;
+	double query_factor; /* llama_4_scaling_beta: how much queries grow with their position; 0: not at all */
 };
 /*
  * Which frequencies hold for every position of a sequence that has so many tokens by now: sequences

@@ -35,6 +35,7 @@ static void make_queries(const struct rt_attention *a)
 		rt_project(a, &a->weights->q, NULL, 0.0f, a->normed, q);
 	}
 	rt_rotate(a, q + spec->nope_size, kn_ld((size_t)spec->heads * spec->head_size), spec->heads, spec->head_size);
+	rt_scale_by_position(a, q, (size_t)spec->heads * spec->head_size);
 }
 
 /* One key for all heads: the latent, which is the value too, and behind it what rotates. */

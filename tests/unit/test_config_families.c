@@ -387,6 +387,26 @@ static void glm4_moe_lite(void **state)
 	cad_model_spec_fini(&s);
 }
 
+/* Queries grow with their position; how much of a head rotates is a share of it. */
+static void mistral4(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec("mistral4-a", "{}");
+	assert_int_equal(s.attention.kind, CAD_ATTENTION_LATENT);
+	assert_true(s.attention.position_scaled && s.gate.dropped_zero && s.gate.renormalise);
+	assert_float_equal(s.position_scale.factor, 0.1f, 0);
+	assert_int_equal(s.position_scale.positions, 48);
+	assert_int_equal(s.position_scale.first, 0);
+	assert_true(!s.rope.odd && s.layers[0].moe);
+	cad_model_spec_fini(&s);
+
+	struct cad_error error;
+	json_t *object = golden_config("mistral4-a");
+	json_object_set_new(json_object_get(object, "rope_parameters"), "partial_rotary_factor", json_real(0.25));
+	assert_int_equal(golden_parse(object, NULL, &s, &error), CAD_ERR_INVALID);
+	assert_non_null(strstr(error.text, "makes 8 elements of a head of 32 rotate, but qk_rope_head_dim is 16"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -405,6 +425,7 @@ int main(void)
 		cmocka_unit_test(mellum),
 		cmocka_unit_test(mimo_v2_flash),
 		cmocka_unit_test(glm4_moe_lite),
+		cmocka_unit_test(mistral4),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

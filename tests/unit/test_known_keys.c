@@ -61,6 +61,13 @@ static const struct family {
 		" num_experts_per_tok norm_topk_prob hidden_act max_position_embeddings initializer_range rms_norm_eps"
 		" use_cache pad_token_id bos_token_id eos_token_id pretraining_tp tie_word_embeddings rope_parameters"
 		" rope_interleave mlp_layer_types attention_bias attention_dropout num_local_experts head_dim" },
+	{ "mistral4", "mistral4-a",
+		"vocab_size hidden_size intermediate_size moe_intermediate_size num_hidden_layers num_attention_heads"
+		" num_key_value_heads n_shared_experts n_routed_experts output_router_logits routed_scaling_factor"
+		" kv_lora_rank q_lora_rank qk_rope_head_dim v_head_dim qk_nope_head_dim n_group topk_group"
+		" num_experts_per_tok first_k_dense_replace norm_topk_prob hidden_act max_position_embeddings"
+		" initializer_range rms_norm_eps use_cache pad_token_id bos_token_id eos_token_id pretraining_tp"
+		" tie_word_embeddings rope_parameters rope_interleave attention_bias attention_dropout num_local_experts" },
 	{ "minimax_m2", "minimaxm2-a",
 		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim"
 		" hidden_act max_position_embeddings initializer_range rms_norm_eps use_cache pad_token_id bos_token_id"
@@ -261,6 +268,9 @@ static void keys_that_are_read_are_read(void **state)
 			}
 			if (strcmp(families[f].name, "mellum") == 0)
 				json_object_set_new(object, "mlp_layer_types", dense_and_sparse(object));
+			if (json_integer_value(json_object_get(object, "first_k_dense_replace")) == 0 &&
+				json_object_get(object, "first_k_dense_replace"))
+				json_object_set_new(object, "first_k_dense_replace", json_integer(1));
 			json_object_set_new(object, key, json_pack("{s:i}", "odd", 1));
 			if (parse(object, &error) == CAD_OK)
 				fail_msg("%s of %s is not read", key, families[f].name);

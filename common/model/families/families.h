@@ -26,6 +26,7 @@
 	FAMILY(granitemoeshared) \
 	FAMILY(mellum) \
 	FAMILY(mimo_v2_flash) \
+	FAMILY(mistral4) \
 	FAMILY(deepseek_v2) \
 	FAMILY(deepseek_v3) \
 	FAMILY(kimi_k2) \

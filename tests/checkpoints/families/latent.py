@@ -52,9 +52,9 @@ def draw_mistral4(rng, config):
     shared_and_scaled(rng, config)
     dense_first(rng, config)
     draw_latent(rng, config)
-    turns = {key: value for key in ("rope_parameters", "rope_scaling") for value in [config.pop(key, None)] if value}
-    inside = next(iter(turns.values()), {"rope_type": "default"})
-    config["rope_parameters"] = inside | {"rope_theta": inside.get("rope_theta", config.pop("rope_theta", 10000.0)), "llama_4_scaling_beta": rng.choice([0.1, 0.5]), "original_max_position_embeddings": inside.get("original_max_position_embeddings", rng.choice([16, 50]))}
+    inside = config.pop("rope_scaling", None) or config.pop("rope_parameters", {})   # yarn is the only kind that transformers 5.24 can rotate by here
+    config["rope_parameters"] = inside | {"rope_theta": inside.get("rope_theta") or config.pop("rope_theta"), "llama_4_scaling_beta": rng.choice([0.1, 0.5])}
+    config["pad_token_id"] = None   # the default is beyond a small vocabulary
     config |= some(rng, 0.5, rope_interleave=chance(rng, 0.6))
 
 
@@ -62,4 +62,5 @@ FAMILIES = {
     "deepseek_v2": Family("DeepseekV2", draw_deepseek_v2, head_dim=0, rotates=rotated_part),
     "deepseek_v3": Family("DeepseekV3", draw_deepseek_v3, head_dim=0, rotates=rotated_part, further=lambda config: 1),
     "glm4_moe_lite": Family("Glm4MoeLite", draw_glm4_moe_lite, head_dim=0, rotates=rotated_part, further=lambda config: 1),
+    "mistral4": Family("Mistral4", draw_mistral4, head_dim=0, each=(), rotates=rotated_part, rope_kinds=("yarn",)),
 }
