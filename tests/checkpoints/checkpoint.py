@@ -21,8 +21,8 @@ transformers.utils.logging.disable_progress_bar()
 
 
 def classes(family):
-    name = FAMILIES[family].name
-    return getattr(transformers, f"{name}Config"), getattr(transformers, f"{name}ForCausalLM")
+    name, model = FAMILIES[family].name, FAMILIES[family].model or FAMILIES[family].name
+    return getattr(transformers, f"{name}Config"), getattr(transformers, f"{model}ForCausalLM")
 
 
 # ---- the configuration ----
@@ -230,7 +230,7 @@ def reference(directory, family, sequences, greedy_tokens, dtype=torch.float32):
         model = classes(family)[1].from_pretrained(directory, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager").eval().to(dtype)
         for name, module in model.named_modules():
             if name.endswith(FAMILIES[family].gate):
-                module.register_forward_hook(lambda _module, _inputs, output: gates.append([part.detach().numpy() for part in output]))
+                module.register_forward_hook(lambda _module, _inputs, output: gates.append([part.detach().numpy() for part in FAMILIES[family].routing(output)]))
         return model
 
     def compute(tokens):

@@ -16,6 +16,8 @@ class Family:
     whole_heads: bool = False          # hidden_size is a multiple of the heads
     rotates: Callable = lambda rng, config, head: head   # of a head's elements so many; may add to the config what says so
     rope_kinds: tuple = ("default", "default", "linear", "llama3", "yarn", "dynamic", "longrope")
+    model: str = ""                    # of the class ForCausalLM, where it is another
+    routing: Callable = lambda output: output   # (logits, weights, experts) of what those modules give
     gate: str = "mlp.gate"             # of the modules that give logits, weights and experts
     turned: bool = False               # fused experts are [E, inputs, outputs]
     each: tuple = ("gate_proj", "up_proj", "down_proj")   # what an expert's tensors are called where each has its own; () if none has

@@ -407,6 +407,29 @@ static void mistral4(void **state)
 	assert_non_null(strstr(error.text, "makes 8 elements of a head of 32 rotate, but qk_rope_head_dim is 16"));
 }
 
+/* The list says 1 of layers that rotate; they see chunks. */
+static void llama4_text(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec("llama4-a", "{}");
+	assert_true(s.nested && s.rope.interleaved && s.expert.weighs_input && s.gate.choice_by_logit);
+	assert_int_equal(s.gate.score, CAD_SCORE_SIGMOID);
+	assert_int_equal(s.attentions_count, 2);
+	assert_true(s.attentions[0].qk_norm_plain && s.attentions[0].qk_norm_last && !s.attentions[0].position_scaled);
+	assert_int_equal(s.attentions[1].qk_norm, CAD_QK_NORM_NONE);
+	assert_true(s.attentions[1].position_scaled);
+	assert_int_equal(s.position_scale.positions, 16);
+	assert_int_equal(s.position_scale.first, 1);
+	assert_int_equal(s.shared.size, 40);
+	for (uint32_t i = 0; i < 4; i++) {
+		assert_true(s.layers[i].moe);
+		assert_int_equal(s.layers[i].rope, i != 3);
+		assert_int_equal(s.layers[i].chunk, i != 3 ? 32 : 0);
+		assert_int_equal(s.layers[i].attention_at, i == 3);
+	}
+	cad_model_spec_fini(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -422,6 +445,7 @@ int main(void)
 		cmocka_unit_test(layers_with_experts_of_ernie),
 		cmocka_unit_test(families_that_only_parse),
 		cmocka_unit_test(keys_of_both_generations),
+		cmocka_unit_test(llama4_text),
 		cmocka_unit_test(mellum),
 		cmocka_unit_test(mimo_v2_flash),
 		cmocka_unit_test(glm4_moe_lite),

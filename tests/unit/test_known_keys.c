@@ -95,6 +95,13 @@ static const struct family {
 		" tie_word_embeddings rope_parameters rope_interleave attention_bias attention_dropout num_mtp_layers"
 		" num_local_experts" },
 	{ "kimi_k2", "deepseekv3-a", "" },
+	{ "llama4_text", "llama4-a",
+		"vocab_size hidden_size intermediate_size intermediate_size_mlp num_hidden_layers num_attention_heads"
+		" num_key_value_heads head_dim hidden_act max_position_embeddings initializer_range rms_norm_eps use_cache"
+		" pad_token_id bos_token_id eos_token_id tie_word_embeddings attention_dropout num_experts_per_tok"
+		" num_local_experts moe_layers interleave_moe_layer_step use_qk_norm output_router_logits router_aux_loss_coef"
+		" router_jitter_noise rope_parameters no_rope_layers no_rope_layer_interval attention_chunk_size layer_types"
+		" attn_temperature_tuning floor_scale attn_scale attention_bias" },
 	{ "mellum", "qwen3moe-a",
 		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act"
 		" max_position_embeddings initializer_range rms_norm_eps use_cache tie_word_embeddings rope_parameters"
@@ -150,8 +157,13 @@ static json_t *load_config(const struct family *family)
 {
 	char path[256];
 	snprintf(path, sizeof path, CADRE_SOURCE_DIR "/tests/golden/%s/model/config.json", family->golden);
-	json_t *object = json_load_file(path, 0, NULL);
+	json_t *object = json_load_file(path, 0, NULL), *text = object ? json_object_get(object, "text_config") : NULL;
 	assert_non_null(object);
+	if (text) { /* a part of a larger model */
+		json_incref(text);
+		json_decref(object);
+		object = text;
+	}
 	if (strcmp(json_string_value(json_object_get(object, "model_type")), family->name) == 0)
 		return object;
 

@@ -24,6 +24,7 @@
 	FAMILY(ernie4_5_moe) \
 	FAMILY(granitemoe) \
 	FAMILY(granitemoeshared) \
+	FAMILY(llama4_text) \
 	FAMILY(mellum) \
 	FAMILY(mimo_v2_flash) \
 	FAMILY(mistral4) \

@@ -62,7 +62,32 @@ def mimo_v2_flash(rng):
     return config
 
 
+def llama4_text(rng):
+    """Layers that rotate see chunks, the others scale their queries; experts weigh their input."""
+    heads = rng.randint(1, 8)
+    kv_heads = rng.choice([n for n in range(1, heads + 1) if heads % n == 0])
+    config = common(rng, "llama4_text", "Llama4", heads, kv_heads, 2 * rng.randint(1, 40))
+    layers, experts = config["num_hidden_layers"], config.pop("num_experts")
+    del config["moe_intermediate_size"]
+    config |= {"num_local_experts": experts, "num_experts_per_tok": rng.randint(1, min(experts, 3)), "intermediate_size_mlp": size(rng, 90), "attention_chunk_size": rng.randint(1, 50),
+               "floor_scale": rng.randint(1, 40), "attn_scale": rng.choice([0.1, 0.5]), "attn_temperature_tuning": chance(rng, 0.8), "use_qk_norm": chance(rng, 0.6), "attention_bias": chance(rng, 0.3),
+               "interleave_moe_layer_step": rng.randint(1, 2), "no_rope_layer_interval": rng.randint(2, 4), "rope_parameters": rotation(rng), "tie_word_embeddings": False}
+    if chance(rng, 0.3):
+        config["no_rope_layers"] = [rng.randint(0, 1) for _ in range(layers)]
+    if chance(rng, 0.3):
+        config["moe_layers"] = sorted(rng.sample(range(layers), rng.randint(0, layers)))
+    return config
+
+
+def llama4_routing(output):
+    """(logits, weights, ids) of what the router gives: the sigmoids of the chosen, zeros elsewhere, and the logits."""
+    scores, logits = output
+    ids = logits.topk(int((scores[0] > 0).sum()), dim=-1).indices
+    return logits, scores.gather(-1, ids), ids
+
+
 FAMILIES = {
+    "llama4_text": Family("Llama4Text", llama4_text, whole=True, model="Llama4", gate="feed_forward.router", routing=llama4_routing, each=(), turned=True),
     "mellum": Family("Mellum", mellum, whole=True),
     "mimo_v2_flash": Family("MiMoV2Flash", mimo_v2_flash, whole=True, names=((".self_attn.sinks", ".self_attn.attention_sink_bias"),)),
 }
