@@ -65,9 +65,9 @@ def test_other_settings(expected, settings):
             assert results[9].digest == other['digest']
 
 
-@pytest.mark.parametrize('case, settings', [('deepseekv3-a', []), ('deepseekv2-a', ['--kv', 'int8', '--numerics', 'int8'])])
+@pytest.mark.parametrize('case, settings', [('deepseekv3-a', []), ('deepseekv2-a', ['--kv', 'int8', '--numerics', 'int8']), ('llama4-a', []), ('llama4-a', ['--kv', 'bf16', '--numerics', 'int8'])])
 def test_other_families(case, settings):
-    """Families whose step has parts of its own: latent attention."""
+    """Families whose step has parts of its own: latent attention; kinds of attention by layer, and experts that weigh their input."""
     model = GOLDEN / case / 'model'
     expected = embedded(model, PROMPT, TOKENS, *settings)
     for options in (['--chunk', '1', '--isa', 'ref'], ['--nodes', '3', '--placement-seed', '5', '--isa', 'avx2', '--threads', '2']):
