@@ -18,6 +18,7 @@ enum {
 	/* Quantised rows wait until they are so many bytes; a row of CAD_FFN_MAX values is longer. */
 	QUANTISED_PIECE_BYTES = 32 << 10,
 	QUANTISED_BYTES = CAD_FFN_MAX + CAD_FFN_MAX / KN_GROUP * sizeof(float),
+	SCALED_BYTES = CAD_FFN_MAX + CAD_FFN_MAX / KN_FP8_GROUP * sizeof(float),
 };
 
 _Static_assert(CAD_FFN_MAX / CAD_HEAD_SIZE_MAX >= CAD_HEADS_MAX && CAD_FFN_MAX >= CAD_HIDDEN_MAX, "no row is longer");
@@ -50,7 +51,8 @@ size_t kn_row_bytes(enum cad_dtype dtype, size_t k)
 	switch (dtype) {
 	case CAD_DTYPE_Q8: return kn_row_head_bytes(dtype, k) + k;
 	case CAD_DTYPE_Q4: return kn_row_head_bytes(dtype, k) + (k + 1) / 2;
-	case CAD_DTYPE_MXFP4: return k / 2;
+	case CAD_DTYPE_F8_E4M3:
+	case CAD_DTYPE_MXFP4: return cad_dtype_row_bytes(dtype, k);
 	default: return k * cad_dtype_bytes(dtype);
 	}
 }
@@ -65,10 +67,7 @@ enum cadre_image_kind kn_image_kind(enum cad_weights weights)
 enum cad_dtype kn_matrix_dtype(enum cad_dtype stored, enum cad_weights weights)
 {
 	switch (weights) {
-	case CAD_WEIGHTS_AS_IS:
-		return stored == CAD_DTYPE_F8_E4M3  ? CAD_DTYPE_F32
-			: stored == CAD_DTYPE_MXFP4 ? CAD_DTYPE_BF16
-						    : stored;
+	case CAD_WEIGHTS_AS_IS: return stored;
 	case CAD_WEIGHTS_BF16:
 	case CAD_WEIGHTS_BF16_ROWS:
 	case CAD_WEIGHTS_BF16_SM90: return CAD_DTYPE_BF16;
@@ -87,7 +86,8 @@ struct kn_expert_source kn_image_of(const struct kn_expert_source *source, enum 
 		tensor->row_step = tensor->value_step = 0;
 		tensor->scales = (struct cad_scales){ 0 };
 		if (i < MATRICES)
-			tensor->dtype = kn_matrix_dtype(tensor->dtype, weights);
+			tensor->dtype = kn_matrix_dtype(kn_stored_dtype(tensor), weights);
+		tensor->mixed = false;
 	}
 	return image;
 }
@@ -266,11 +266,33 @@ static bool read_turned(const struct kn_source *source, enum cad_dtype dtype, pi
 	return true;
 }
 
+/* As stored, each row with its scales. */
+static bool read_scaled(const struct kn_source *source, piece_fn *piece, void *context)
+{
+	uint8_t rows[SCALED_BYTES];
+	size_t used = 0, bytes = kn_row_bytes(source->dtype, source->k);
+
+	CAD_ASSERT(bytes <= sizeof rows);
+	for (size_t r = 0; r < source->n; r++) {
+		if (used > 0 && used + bytes > QUANTISED_PIECE_BYTES) {
+			if (!hand_out(rows, used, piece, context))
+				return false;
+			used = 0;
+		}
+		kn_source_row(source, r, rows + used);
+		used += bytes;
+	}
+	return hand_out(rows, used, piece, context);
+}
+
 bool kn_source_read(const struct kn_source *source, enum cad_dtype dtype, piece_fn *piece, void *context)
 {
+	if (dtype == source->dtype && source->scales.data)
+		return read_scaled(source, piece, context);
 	if (dtype == source->dtype)
-		return kn_source_is_plain(source) ? hand_out(source->data, kn_source_bytes(source), piece, context)
-						  : read_apart(source, piece, context);
+		return !source->row_step && !source->value_step
+			? hand_out(source->data, kn_source_bytes(source), piece, context)
+			: read_apart(source, piece, context);
 	if (source->value_step && source->k * cad_dtype_bytes(source->dtype) <= GATHERED_BYTES)
 		return read_turned(source, dtype, piece, context);
 	return cad_dtype_quantised(dtype) ? read_quantised(source, dtype, piece, context)

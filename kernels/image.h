@@ -9,6 +9,11 @@
  * the three matrices are bf16, rounded as packing rounds. So without rounding the image is the
  * tensors as stored.
  *
+ * Matrices that are stored in FP8 or MXFP4, and are not rounded, have their scales in their rows: of
+ * F8_E4M3 first those of each KN_FP8_GROUP of k, f32, then its k bytes; of MXFP4 those of each
+ * KN_MXFP4_GROUP, a byte, then k / 2 bytes of pairs, the first in the low half. Where of gate and up
+ * one is stored so and the other otherwise, it is f32.
+ *
  * Kind QUANTISED, of weights that are quantised (quantise.h): the rows of the three matrices are of
  * type Q8 or Q4. Such a row is the scales of its groups, f32, then its k values. Of Q8 those are
  * s8. Of Q4 they are u in half a byte each, and before them stand the sub-scales of the sub-groups
@@ -37,11 +42,22 @@ size_t kn_row_head_bytes(enum cad_dtype dtype, size_t k);
 
 /* How a matrix that is stored in one type is kept, in memory and in images. */
 enum cad_dtype kn_matrix_dtype(enum cad_dtype stored, enum cad_weights weights);
+/* The type that a matrix counts as stored in: one that is mixed cannot stay scaled. */
+static inline enum cad_dtype kn_stored_dtype(const struct kn_source *source)
+{
+	return source->mixed && cad_dtype_scaled(source->dtype) ? CAD_DTYPE_F32 : source->dtype;
+}
+/* Whether its rows, in images and packed models, hold scales too: it is U8 in a file. */
+static inline bool kn_dtype_in_rows(enum cad_dtype dtype)
+{
+	return cad_dtype_quantised(dtype) || cad_dtype_scaled(dtype);
+}
 /* Gate and up lie side by side on a device: the type that both are stored in; f32 where one is
  * stored in another than the other, which changes no value. */
 static inline enum cad_dtype kn_gate_up_dtype(const struct kn_expert_source *source)
 {
-	return source->gate.dtype == source->up.dtype ? source->gate.dtype : CAD_DTYPE_F32;
+	enum cad_dtype gate = kn_stored_dtype(&source->gate), up = kn_stored_dtype(&source->up);
+	return gate == up ? gate : CAD_DTYPE_F32;
 }
 enum cadre_image_kind kn_image_kind(enum cad_weights weights);
 /* The image of an expert that is packed from these tensors; data NULL. */

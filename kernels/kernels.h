@@ -88,7 +88,8 @@ struct kn_source {
 	enum cad_dtype dtype;
 	size_t n, k;
 	size_t row_step, value_step;
-	struct cad_scales scales;
+	struct cad_scales scales; /* data NULL: they stand in the rows, as in images */
+	bool mixed;               /* struct cad_tensor */
 };
 
 /* The tensors of one expert (or a dense ffn, or a shared expert): gate and up [F][H], down [H][F];

@@ -29,7 +29,7 @@ static enum cad_status check_tensor(const struct cad_model *model, const struct 
 			"%s/model.safetensors: tensor '%s' has dtype %s, but packed for %s it has %s",
 			cad_model_directory(model), tensor->name, cad_dtype_name(tensor->dtype),
 			cad_weights_name(weights), cad_dtype_name(kept));
-	if (!cad_dtype_quantised(kept))
+	if (!kn_dtype_in_rows(kept))
 		return CAD_OK;
 
 	uint64_t row_bytes = kn_row_bytes(kept, tensor->shape[1]);

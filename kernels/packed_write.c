@@ -67,7 +67,7 @@ static void add_tensor(struct writing *w, enum cad_role role, struct cad_tensor 
 	uint64_t row_bytes = kn_row_bytes(made->kept, made->source.k);
 	made->out.bytes = made->source.n * row_bytes;
 	made->out.dtype = made->kept;
-	if (cad_dtype_quantised(made->kept)) {
+	if (kn_dtype_in_rows(made->kept)) {
 		made->out.dtype = CAD_DTYPE_U8;
 		made->out.shape[1] = row_bytes;
 	}

@@ -19,8 +19,10 @@ struct kn_source kn_source_of(struct cad_tensor tensor)
 		.row_step = tensor.row_step,
 		.value_step = tensor.value_step,
 		.scales = tensor.scales,
+		.mixed = tensor.mixed,
 	};
-	CAD_ASSERT(!cad_dtype_quantised(tensor.dtype) || kn_source_bytes(&source) == tensor.bytes); /* packed.h */
+	bool in_rows = cad_dtype_quantised(tensor.dtype) || (cad_dtype_scaled(tensor.dtype) && !tensor.scales.data);
+	CAD_ASSERT(!in_rows || kn_source_bytes(&source) == tensor.bytes); /* packed.h */
 	return source;
 }
 
@@ -28,7 +30,8 @@ enum cad_dtype kn_kept_dtype(const struct cad_tensor *tensor, enum cad_role role
 {
 	if (tensor->rank < 2)
 		return tensor->dtype;
-	return kn_matrix_dtype(tensor->dtype, kn_role_weights(role, weights));
+	struct kn_source source = { .dtype = tensor->dtype, .mixed = tensor->mixed };
+	return kn_matrix_dtype(kn_stored_dtype(&source), kn_role_weights(role, weights));
 }
 
 static struct kn_source find(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
@@ -79,11 +82,11 @@ struct kn_expert_source kn_ffn_source_of(const struct cad_model *model, uint32_t
 	};
 }
 
-/* Rows first .. first + n - 1 of kv_b_proj. */
+/* Rows first .. first + n - 1 of kv_b_proj, as they are stored. */
 static struct kn_source rows_of(const struct kn_source *up, size_t first, size_t n)
 {
 	struct kn_source rows = *up;
-	size_t step = up->row_step ? up->row_step : up->k * cad_dtype_bytes(up->dtype);
+	size_t step = up->scales.data ? up->k : kn_row_bytes(up->dtype, up->k);
 
 	rows.data = (const uint8_t *)up->data + first * step;
 	rows.n = n;

@@ -26,17 +26,67 @@ float kn_f32_of_f8(uint8_t byte)
 static const uint8_t *row_of(const struct kn_source *source, size_t row)
 {
 	size_t step = source->row_step ? source->row_step : kn_row_bytes(source->dtype, source->k);
+	if (source->scales.data && !source->row_step)
+		step = source->dtype == CAD_DTYPE_MXFP4 ? source->k / 2 : source->k;
 	return (const uint8_t *)source->data + row * step;
+}
+
+/* Bytes of scales at the beginning of a row. */
+static size_t head_bytes(const struct kn_source *source)
+{
+	if (source->scales.data)
+		return 0;
+	return source->dtype == CAD_DTYPE_MXFP4 ? (source->k + KN_MXFP4_GROUP - 1) / KN_MXFP4_GROUP
+						: (source->k + KN_FP8_GROUP - 1) / KN_FP8_GROUP * sizeof(float);
+}
+
+const uint8_t *kn_source_bytes_of(const struct kn_source *source, size_t row)
+{
+	return row_of(source, row) + head_bytes(source);
+}
+
+float kn_source_scale(const struct kn_source *source, size_t row, size_t k)
+{
+	float scale;
+	if (source->scales.data)
+		return cad_scale_at(&source->scales, row, k);
+	memcpy(&scale, row_of(source, row) + k / KN_FP8_GROUP * sizeof scale, sizeof scale);
+	return scale;
+}
+
+uint8_t kn_source_exponent(const struct kn_source *source, size_t row, size_t k)
+{
+	const struct cad_scales *scales = &source->scales;
+	size_t group = k / KN_MXFP4_GROUP;
+	if (scales->data)
+		return ((const uint8_t *)scales->data)[(scales->first + row) * scales->ld + group];
+	return row_of(source, row)[group];
+}
+
+void kn_source_row(const struct kn_source *source, size_t row, uint8_t *out)
+{
+	size_t k = source->k;
+	if (source->dtype == CAD_DTYPE_MXFP4) {
+		for (size_t at = 0; at < k; at += KN_MXFP4_GROUP)
+			*out++ = kn_source_exponent(source, row, at);
+		memcpy(out, kn_source_bytes_of(source, row), (k + 1) / 2);
+		return;
+	}
+	for (size_t at = 0; at < k; at += KN_FP8_GROUP, out += sizeof(float)) {
+		float scale = kn_source_scale(source, row, at);
+		memcpy(out, &scale, sizeof scale);
+	}
+	memcpy(out, kn_source_bytes_of(source, row), k);
 }
 
 static void widen_f8(const struct kn_source *source, size_t row, size_t k, size_t count, float *out)
 {
-	const uint8_t *bytes = row_of(source, row);
-	size_t columns = source->scales.columns;
+	const uint8_t *bytes = kn_source_bytes_of(source, row);
 
 	for (size_t at = k; at < k + count;) {
-		size_t block_end = (at / columns + 1) * columns, end = block_end < k + count ? block_end : k + count;
-		float scale = cad_scale_at(&source->scales, row, at);
+		size_t group_end = (at / KN_FP8_GROUP + 1) * KN_FP8_GROUP,
+		       end = group_end < k + count ? group_end : k + count;
+		float scale = kn_source_scale(source, row, at);
 		for (; at < end; at++)
 			out[at - k] = kn_f32_of_f8(bytes[at]) * scale;
 	}
@@ -44,12 +94,12 @@ static void widen_f8(const struct kn_source *source, size_t row, size_t k, size_
 
 static void widen_mxfp4(const struct kn_source *source, size_t row, size_t k, size_t count, float *out)
 {
-	const uint8_t *bytes = row_of(source, row);
+	const uint8_t *bytes = kn_source_bytes_of(source, row);
 
 	for (size_t at = k; at < k + count;) {
 		size_t group_end = (at / KN_MXFP4_GROUP + 1) * KN_MXFP4_GROUP,
 		       end = group_end < k + count ? group_end : k + count;
-		float scale = cad_scale_at(&source->scales, row, at);
+		float scale = ldexpf(1.0f, kn_source_exponent(source, row, at) - 127);
 		for (; at < end; at++)
 			out[at - k] = kn_f4_values[bytes[at / 2] >> at % 2 * 4 & 15] * scale;
 	}

@@ -25,10 +25,18 @@ float kn_f32_of_f8(uint8_t byte);
 /* Whether values are stored one after the other as they are. */
 static inline bool kn_source_is_plain(const struct kn_source *source)
 {
-	return !source->row_step && !source->value_step && !source->scales.data;
+	return !source->row_step && !source->value_step && !cad_dtype_scaled(source->dtype);
 }
 
-/* Values k .. k + count - 1 of a row as f32. Of MXFP4, k is even. */
+/* Of a matrix of a scaled type: the bytes of a row's values, and its scale of the group that k is in: f32,
+ * or of MXFP4 a byte. */
+const uint8_t *kn_source_bytes_of(const struct kn_source *source, size_t row);
+float kn_source_scale(const struct kn_source *source, size_t row, size_t k);
+uint8_t kn_source_exponent(const struct kn_source *source, size_t row, size_t k);
+/* Such a row as images have it: kn_row_bytes. */
+void kn_source_row(const struct kn_source *source, size_t row, uint8_t *out);
+
+/* Values k .. k + count - 1 of a row as f32. */
 void kn_source_values(const struct kn_source *source, size_t row, size_t k, size_t count, float *out);
 /* The same of `rows` rows from `row` on, as stored: F32, F16 or BF16. Rows of `out` are ld bytes apart. */
 void kn_source_gather(

@@ -439,6 +439,22 @@ static bool is_fused(const struct cad_model *model, enum cad_role role, uint32_t
 				model->slots[slot_of(model, CAD_ROLE_SHARED_UP, layer, 0)]);
 }
 
+/* Whether the matrix beside it, up of gate and the other way round, is of another type. */
+static bool is_mixed(
+	const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert, enum cad_dtype dtype)
+{
+	static const enum cad_role pairs[][2] = { { CAD_ROLE_FFN_GATE, CAD_ROLE_FFN_UP },
+		{ CAD_ROLE_SHARED_GATE, CAD_ROLE_SHARED_UP }, { CAD_ROLE_EXPERT_GATE, CAD_ROLE_EXPERT_UP } };
+
+	for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+		for (size_t own = 0; own < 2; own++)
+			if (role == pairs[i][own])
+				return model->shards
+					       .tensors[model->slots[slot_of(model, pairs[i][!own], layer, expert)]]
+					       .tensor.dtype != dtype;
+	return false;
+}
+
 struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role role, uint32_t layer, uint32_t expert)
 {
 	if (model->is_bare)
@@ -451,8 +467,11 @@ struct cad_tensor cad_model_tensor(const struct cad_model *model, enum cad_role 
 	if (index == CAD_SLOT_ABSENT)
 		return (struct cad_tensor){ 0 };
 	const struct cad_tensor *tensor = &model->shards.tensors[index].tensor;
-	return is_fused(model, role, layer, tensor) ? cad_tensor_fused_part(model->arch, tensor, role, expert)
-						    : *tensor;
+	struct cad_tensor part = is_fused(model, role, layer, tensor)
+		? cad_tensor_fused_part(model->arch, tensor, role, expert)
+		: *tensor;
+	part.mixed = cad_dtype_scaled(part.dtype) && is_mixed(model, role, layer, expert, part.dtype);
+	return part;
 }
 
 static void forget(struct cad_tensor tensor)

@@ -42,9 +42,16 @@ void cad_model_packed_unfold(const struct cad_model *model, enum cad_role role, 
 {
 	enum cad_weights weights = cad_role_is_expert(role) ? model->packed.experts : model->packed.router;
 
-	if (!model->is_packed || !cad_weights_quantised(weights) || tensor->dtype != CAD_DTYPE_U8 || tensor->rank != 2)
+	if (!model->is_packed || tensor->dtype != CAD_DTYPE_U8 || tensor->rank != 2)
 		return;
-	tensor->dtype = weights == CAD_WEIGHTS_INT8 ? CAD_DTYPE_Q8 : CAD_DTYPE_Q4;
+	if (cad_weights_quantised(weights))
+		tensor->dtype = weights == CAD_WEIGHTS_INT8 ? CAD_DTYPE_Q8 : CAD_DTYPE_Q4;
+	else if (weights == CAD_WEIGHTS_AS_IS && tensor->shape[1] == cad_dtype_row_bytes(CAD_DTYPE_F8_E4M3, k))
+		tensor->dtype = CAD_DTYPE_F8_E4M3;
+	else if (weights == CAD_WEIGHTS_AS_IS && tensor->shape[1] == cad_dtype_row_bytes(CAD_DTYPE_MXFP4, k))
+		tensor->dtype = CAD_DTYPE_MXFP4;
+	else
+		return;
 	tensor->shape[1] = k;
 }
 

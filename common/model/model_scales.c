@@ -92,7 +92,7 @@ enum cad_status cad_model_find_scales(struct cad_model *model, struct cad_shard_
 	const struct cad_stored_spec *stored = &model->spec.stored;
 	char name[CAD_NAME_BYTES];
 
-	if (values->dtype != CAD_DTYPE_F8_E4M3 || values->scales.data)
+	if (values->dtype != CAD_DTYPE_F8_E4M3 || values->scales.data || model->is_packed)
 		return CAD_OK;
 	if (stored->kind != CAD_STORED_FP8)
 		return cad_error_set(error, CAD_ERR_UNSUPPORTED,
@@ -182,11 +182,33 @@ static uint64_t first_bad(const struct cad_tensor *tensor, uint64_t row)
 	return scales->count;
 }
 
+/* Kernels widen FP8 by shifts, which make a number of NaN. */
+static bool has_nan(const struct cad_tensor *tensor, uint64_t row)
+{
+	const uint64_t magnitude = 0x7f7f7f7f7f7f7f7f, high = 0x8080808080808080;
+	uint64_t k = tensor->shape[1], step = tensor->row_step ? tensor->row_step : k, nan = 0, i = 0;
+	const uint8_t *bytes = (const uint8_t *)tensor->data + row * step;
+
+	for (; i + sizeof(uint64_t) <= k; i += sizeof(uint64_t)) { /* only of 0x7f, one more is 0x80 */
+		uint64_t eight;
+		memcpy(&eight, bytes + i, sizeof eight);
+		nan |= ((eight & magnitude) + 0x0101010101010101) & high;
+	}
+	for (; i < k; i++)
+		nan |= (bytes[i] & 0x7f) == 0x7f;
+	return nan != 0;
+}
+
 static enum cad_status check_values(
 	const struct cad_model *model, const struct cad_tensor *tensor, struct cad_error *error)
 {
 	const struct cad_scales *scales = &tensor->scales;
 	uint64_t rows = scales->data ? tensor->shape[0] : 0;
+
+	for (uint64_t row = 0; row < rows && tensor->dtype == CAD_DTYPE_F8_E4M3; row++)
+		if (has_nan(tensor, row))
+			return cad_error_set(error, CAD_ERR_CORRUPT, "%s: tensor '%s' has NaN in row %llu",
+				model->directory, tensor->name, (unsigned long long)row);
 
 	for (uint64_t row = 0, next; row < rows; row = next) {
 		next = ((scales->first + row) / scales->rows + 1) * scales->rows - scales->first;

@@ -55,6 +55,14 @@ const char *cad_dtype_name(enum cad_dtype dtype)
 	return dtypes[dtype].name;
 }
 
+uint64_t cad_dtype_row_bytes(enum cad_dtype dtype, uint64_t k)
+{
+	enum { FP8_GROUP = 128, MXFP4_GROUP = 32 };
+	CAD_ASSERT(cad_dtype_scaled(dtype));
+	return dtype == CAD_DTYPE_MXFP4 ? (k + MXFP4_GROUP - 1) / MXFP4_GROUP + (k + 1) / 2
+					: (k + FP8_GROUP - 1) / FP8_GROUP * sizeof(float) + k;
+}
+
 uint64_t cad_tensor_extent(const struct cad_tensor *tensor)
 {
 	uint64_t rows = tensor->shape[0], row = rows ? tensor->bytes / rows : 0;

@@ -38,6 +38,10 @@ enum cad_dtype {
 	CAD_DTYPE_MXFP4,
 	CAD_DTYPE_COUNT
 };
+static inline bool cad_dtype_scaled(enum cad_dtype dtype)
+{
+	return dtype == CAD_DTYPE_F8_E4M3 || dtype == CAD_DTYPE_MXFP4;
+}
 static inline bool cad_dtype_quantised(enum cad_dtype dtype) { return dtype == CAD_DTYPE_Q8 || dtype == CAD_DTYPE_Q4; }
 
 /* Of an element; not of a quantised type. */
@@ -69,8 +73,15 @@ struct cad_tensor {
 	/* Of a matrix that is a part of a fused tensor: from a row to the next one, and from a value of a row
 	 * to the next one, in bytes; 0: there is nothing between. */
 	uint64_t row_step, value_step;
+	/* Of FP8 and MXFP4. In a packed model they stand in the rows, and there are none here. */
 	struct cad_scales scales;
+	/* Of gate or up, which lie side by side in memory: the other one is of another type, so that neither can
+	 * be kept as it is stored. */
+	bool mixed;
 };
+/* Bytes of a row of k values of a scaled type with its scales before them, as images (kernels/image.h) and
+ * packed models have it. */
+uint64_t cad_dtype_row_bytes(enum cad_dtype dtype, uint64_t k);
 /* From its first byte to its last, whatever is between. */
 uint64_t cad_tensor_extent(const struct cad_tensor *tensor);
 /* One scale. */

@@ -2,7 +2,7 @@
 /* GEMM and activations in AVX-512: one line of weights (16 columns) is one register, 16 columns of
  * one row one accumulator. */
 #include "kernels/cpu/vector_exp.h"
-#include "kernels/cpu/gemm_nest.h"
+#include "kernels/cpu/gemm_stored.h"
 
 enum { ROWS = 7, LINES = 4 }; /* 28 accumulators */
 
@@ -79,6 +79,99 @@ TILES(f32, false)
 
 void kn_avx512_gemm_bf16(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_bf16, ROWS, KN_PANEL_COLS * 2, false); }
 void kn_avx512_gemm_f32(const struct kn_gemm *g) { kn_gemm_nest(g, tiles_f32, ROWS, KN_PANEL_COLS * 4, false); }
+
+/* ---- as stored ---- */
+
+/* Sixteen columns. A byte is the f16 of a 2^-8th of its value: its exponent has a bit less. */
+KN_TILE __m512 line_f8(const uint8_t *bytes, const uint8_t *scales, size_t v)
+{
+	__m256i wide = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(bytes + v * 16)));
+	wide = _mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16((short)0xbfff));
+	return _mm512_mul_ps(_mm512_cvtph_ps(wide), _mm512_load_ps((const float *)scales + v * 16));
+}
+
+/* Of nibbles, in the low bits of lanes. */
+KN_TILE __m512 of_f4(__m512i nibbles, __m512 scales)
+{
+	const __m512 values = _mm512_setr_ps(0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6);
+	return _mm512_mul_ps(_mm512_permutexvar_ps(nibbles, values), scales);
+}
+KN_TILE __m512i line_bytes(const uint8_t *bytes, size_t v)
+{
+	return _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(bytes + v * 16)));
+}
+/* 2^(byte - 127); of 0 a subnormal */
+KN_TILE __m512 line_e8m0(const uint8_t *scales, size_t v)
+{
+	return _mm512_castsi512_ps(
+		_mm512_max_epi32(_mm512_slli_epi32(line_bytes(scales, v), 23), _mm512_set1_epi32(0x00400000)));
+}
+
+static void widen_f8(const uint8_t *panel, size_t k, size_t count, float *wide)
+{
+	const uint8_t *scales = kn_f8_group(panel, k), *step = kn_f8_step(panel, k);
+	for (size_t i = 0; i < count; i++, step += KN_PANEL_COLS, wide += KN_PANEL_COLS)
+		KN_UNROLL_FOR (size_t v = 0; v < LINES; v++)
+			_mm512_store_ps(wide + v * 16, line_f8(step, scales, v));
+}
+
+static void widen_mxfp4(const uint8_t *panel, size_t k, size_t count, float *wide)
+{
+	for (size_t i = 0; i < count; i += KN_MXFP4_GROUP)
+		for (size_t v = 0; v < LINES; v++) {
+			__m512 scales = line_e8m0(kn_mxfp4_group(panel, k + i), v);
+			const uint8_t *step = kn_mxfp4_step(panel, k + i);
+			float *out = wide + i * KN_PANEL_COLS + v * 16;
+			for (size_t j = 0; j < KN_MXFP4_GROUP / 2;
+				j++, step += KN_PANEL_COLS, out += 2 * KN_PANEL_COLS) {
+				__m512i both = line_bytes(step, v);
+				_mm512_store_ps(out, of_f4(both, scales));
+				_mm512_store_ps(out + KN_PANEL_COLS, of_f4(_mm512_srli_epi32(both, 4), scales));
+			}
+		}
+}
+
+static void one_f8(const float *x, size_t k, const uint8_t *panel, float *y)
+{
+	__m512 acc[LINES];
+	KN_UNROLL_FOR (size_t v = 0; v < LINES; v++)
+		acc[v] = _mm512_setzero_ps();
+	for (size_t i = 0; i < k; i++) {
+		const uint8_t *scales = kn_f8_group(panel, i), *step = kn_f8_step(panel, i);
+		__m512 a = _mm512_set1_ps(x[i]);
+		kn_tile_fetch(false, step);
+		KN_UNROLL_FOR (size_t v = 0; v < LINES; v++)
+			acc[v] = _mm512_fmadd_ps(a, line_f8(step, scales, v), acc[v]);
+	}
+	KN_UNROLL_FOR (size_t v = 0; v < LINES; v++)
+		_mm512_storeu_ps(y + v * 16, acc[v]);
+}
+
+static void one_mxfp4(const float *x, size_t k, const uint8_t *panel, float *y)
+{
+	__m512 acc[LINES], scales[LINES];
+	KN_UNROLL_FOR (size_t v = 0; v < LINES; v++)
+		acc[v] = _mm512_setzero_ps();
+	for (size_t group = 0; group < k; group += KN_MXFP4_GROUP) {
+		const uint8_t *step = kn_mxfp4_step(panel, group);
+		KN_UNROLL_FOR (size_t v = 0; v < LINES; v++)
+			scales[v] = line_e8m0(kn_mxfp4_group(panel, group), v);
+		for (size_t i = group; i < group + KN_MXFP4_GROUP; i += 2, step += KN_PANEL_COLS) {
+			__m512 a = _mm512_set1_ps(x[i]), b = _mm512_set1_ps(x[i + 1]);
+			kn_tile_fetch(false, step);
+			KN_UNROLL_FOR (size_t v = 0; v < LINES; v++) {
+				__m512i both = line_bytes(step, v);
+				acc[v] = _mm512_fmadd_ps(a, of_f4(both, scales[v]), acc[v]);
+				acc[v] = _mm512_fmadd_ps(b, of_f4(_mm512_srli_epi32(both, 4), scales[v]), acc[v]);
+			}
+		}
+	}
+	KN_UNROLL_FOR (size_t v = 0; v < LINES; v++)
+		_mm512_storeu_ps(y + v * 16, acc[v]);
+}
+
+void kn_avx512_gemm_f8(const struct kn_gemm *g) { kn_gemm_stored(g, tiles_f32, ROWS, widen_f8, one_f8); }
+void kn_avx512_gemm_mxfp4(const struct kn_gemm *g) { kn_gemm_stored(g, tiles_f32, ROWS, widen_mxfp4, one_mxfp4); }
 
 /* Sign flips are by xor, as -x is. max(min()) takes its second operand when either is NaN: the
  * value goes second. */

@@ -63,6 +63,8 @@ static inline void kn_cpu_gemm(const struct kn_form *form, enum kn_storage stora
 	case KN_STORAGE_F32: form->gemm_f32(g); break;
 	case KN_STORAGE_S8: form->gemm_s8(g); break;
 	case KN_STORAGE_U4: form->gemm_u4(g); break;
+	case KN_STORAGE_F8: form->gemm_f8(g); break;
+	case KN_STORAGE_MXFP4: form->gemm_mxfp4(g); break;
 	case KN_STORAGE_COUNT: break;
 	}
 }

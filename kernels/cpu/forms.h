@@ -128,6 +128,9 @@ static inline void kn_row_scales(int exponent, float scales[2])
 	/* GEMM on panels (see above) */ \
 	X(void, gemm_bf16, (const struct kn_gemm *g)) \
 	X(void, gemm_f32, (const struct kn_gemm *g)) \
+	/* The same on weights that are the stored value times its scale, rounded to f32 (kernels/values.h) */ \
+	X(void, gemm_f8, (const struct kn_gemm *g)) \
+	X(void, gemm_mxfp4, (const struct kn_gemm *g)) \
 	/* GEMM on panels of bf16 by rows rounded to bf16, in the order of profile bf16-sm90 (sm90.h); k is a */ \
 	/* multiple of KN_K_UNIT */ \
 	X(void, gemm_bf16_sm90, (const struct kn_gemm *g)) \

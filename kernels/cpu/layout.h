@@ -9,6 +9,7 @@
 
 #include "kernels/kernels.h"
 #include "kernels/quantise.h"
+#include "kernels/values.h"
 
 enum {
 	KN_PANEL_COLS = 64,  /* output columns of a weight panel */
@@ -27,6 +28,10 @@ enum {
  *     S8: a step holds 4 values of k, a lane is { q[k] .. q[k+3] }
  *     U4: a step holds 8, byte j of a lane is u[k+j] | u[k+4+j] << 4 (quantise.h); between scales
  *       and steps stand the columns' sub-scales, a lane each
+ *   F8: before the steps of each KN_FP8_GROUP of k stand its 64 scales times 2^8 (f32, 256 bytes). A step
+ *     is 64 bytes and holds one k, a byte of a column each
+ *   MXFP4: the same for each KN_MXFP4_GROUP, whose 64 scales are a byte (E8M0) each; a step holds two k, a
+ *     byte of a column has k in its low half
  * A line is a VNNI operand, 16 lines at a stride of a step are an AMX B tile.
  */
 enum kn_storage {
@@ -36,6 +41,8 @@ enum kn_storage {
 	KN_STORAGE_F32,
 	KN_STORAGE_S8,
 	KN_STORAGE_U4,
+	KN_STORAGE_F8,
+	KN_STORAGE_MXFP4,
 	KN_STORAGE_COUNT,
 };
 struct kn_panels {
@@ -45,10 +52,10 @@ struct kn_panels {
 	uint8_t *data; /* 64-byte aligned, in huge pages */
 };
 
-/* Values of k of a step. */
+/* Values of k of a step of KN_STEP_BYTES; F8 and MXFP4 have others. */
 static inline size_t kn_step_values(enum kn_storage storage)
 {
-	static const uint8_t values[KN_STORAGE_COUNT] = { 2, 2, 2, 1, 4, 8 };
+	static const uint8_t values[KN_STORAGE_COUNT] = { 2, 2, 2, 1, 4, 8, 0, 0 };
 	return values[storage];
 }
 static inline bool kn_storage_quantised(enum kn_storage storage)
@@ -63,6 +70,32 @@ static inline size_t kn_group_head_bytes(enum kn_storage storage)
 static inline size_t kn_group_bytes(enum kn_storage storage)
 {
 	return kn_group_head_bytes(storage) + KN_GROUP / kn_step_values(storage) * KN_STEP_BYTES;
+}
+
+/* Of F8 and MXFP4: a group with its scales, and where the steps of k are. Scales of f32 are kept times
+ * KN_F8_SCALE, for a byte becomes the f16 that is its value divided by that. */
+enum {
+	KN_F8_HEAD_BYTES = KN_PANEL_COLS * sizeof(float),
+	KN_F8_GROUP_BYTES = KN_F8_HEAD_BYTES + KN_FP8_GROUP * KN_PANEL_COLS,
+	KN_MXFP4_GROUP_BYTES = KN_PANEL_COLS + KN_MXFP4_GROUP / 2 * KN_PANEL_COLS,
+	KN_F8_SCALE = 256,
+};
+static inline const uint8_t *kn_f8_group(const uint8_t *panel, size_t k)
+{
+	return panel + k / KN_FP8_GROUP * KN_F8_GROUP_BYTES;
+}
+static inline const uint8_t *kn_f8_step(const uint8_t *panel, size_t k)
+{
+	return kn_f8_group(panel, k) + KN_F8_HEAD_BYTES + k % KN_FP8_GROUP * KN_PANEL_COLS;
+}
+static inline const uint8_t *kn_mxfp4_group(const uint8_t *panel, size_t k)
+{
+	return panel + k / KN_MXFP4_GROUP * KN_MXFP4_GROUP_BYTES;
+}
+/* k is even */
+static inline const uint8_t *kn_mxfp4_step(const uint8_t *panel, size_t k)
+{
+	return kn_mxfp4_group(panel, k) + KN_PANEL_COLS + k % KN_MXFP4_GROUP / 2 * KN_PANEL_COLS;
 }
 
 /*

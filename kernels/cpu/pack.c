@@ -269,6 +269,42 @@ static void quantise_panel(const struct kn_panels *m, const struct source_row ro
 	_mm_sfence();
 }
 
+/* ---- as stored ---- */
+
+/* The values of a column of a panel, a byte for each step, and its scale before each group. */
+static void pack_column_f8(const struct kn_panels *m, const struct source_row *row, size_t c, uint8_t *panel)
+{
+	const uint8_t *bytes = kn_source_bytes_of(row->source, row->row);
+
+	for (size_t k = 0; k < m->k; k += KN_FP8_GROUP) {
+		size_t count = m->k - k < KN_FP8_GROUP ? m->k - k : KN_FP8_GROUP;
+		uint8_t *group = panel + (kn_f8_group(panel, k) - panel), *step = group + KN_F8_HEAD_BYTES + c;
+		((float *)group)[c] = kn_source_scale(row->source, row->row, k) * KN_F8_SCALE;
+		for (size_t i = 0; i < count; i++)
+			step[i * KN_PANEL_COLS] = bytes[k + i];
+	}
+}
+
+static void pack_column_mxfp4(const struct kn_panels *m, const struct source_row *row, size_t c, uint8_t *panel)
+{
+	const uint8_t *bytes = kn_source_bytes_of(row->source, row->row);
+
+	for (size_t k = 0; k < m->k; k += KN_MXFP4_GROUP) {
+		uint8_t *group = panel + (kn_mxfp4_group(panel, k) - panel), *step = group + KN_PANEL_COLS + c;
+		group[c] = kn_source_exponent(row->source, row->row, k);
+		for (size_t i = 0; i < KN_MXFP4_GROUP / 2; i++)
+			step[i * KN_PANEL_COLS] = bytes[k / 2 + i];
+	}
+}
+
+static void pack_stored(const struct kn_panels *m, const struct source_row rows[KN_PANEL_COLS], uint8_t *panel)
+{
+	memset(panel, 0, m->panel_bytes);
+	for (size_t c = 0; c < KN_PANEL_COLS; c++)
+		if (rows[c].source)
+			(m->storage == KN_STORAGE_F8 ? pack_column_f8 : pack_column_mxfp4)(m, &rows[c], c, panel);
+}
+
 /* ---- matrices ---- */
 
 static enum kn_storage storage_of(enum cad_dtype stored, enum cad_weights weights)
@@ -281,7 +317,12 @@ static enum kn_storage storage_of(enum cad_dtype stored, enum cad_weights weight
 	case CAD_WEIGHTS_BF16_SM90: return KN_STORAGE_BF16_SM90;
 	case CAD_WEIGHTS_AS_IS: break;
 	}
-	return kn_matrix_dtype(stored, weights) == CAD_DTYPE_BF16 ? KN_STORAGE_BF16 : KN_STORAGE_F32;
+	switch (stored) {
+	case CAD_DTYPE_BF16: return KN_STORAGE_BF16;
+	case CAD_DTYPE_F8_E4M3: return KN_STORAGE_F8;
+	case CAD_DTYPE_MXFP4: return KN_STORAGE_MXFP4;
+	default: return KN_STORAGE_F32;
+	}
 }
 
 /* A packed matrix [columns][k] that is stored in one type; no memory yet. */
@@ -295,14 +336,20 @@ static struct kn_panels panels_make(enum cad_dtype stored, size_t columns, size_
 	};
 	bool quantised = kn_storage_quantised(p.storage);
 	p.k_pad = kn_round_up(k, quantised ? KN_GROUP : KN_K_UNIT);
-	p.panel_bytes = quantised ? p.k_pad / KN_GROUP * kn_group_bytes(p.storage)
-				  : p.k_pad / kn_step_values(p.storage) * KN_STEP_BYTES;
+	if (p.storage == KN_STORAGE_F8)
+		p.panel_bytes =
+			(p.k_pad + KN_FP8_GROUP - 1) / KN_FP8_GROUP * KN_F8_HEAD_BYTES + p.k_pad * KN_PANEL_COLS;
+	else if (p.storage == KN_STORAGE_MXFP4)
+		p.panel_bytes = p.k_pad / KN_MXFP4_GROUP * KN_MXFP4_GROUP_BYTES;
+	else
+		p.panel_bytes = quantised ? p.k_pad / KN_GROUP * kn_group_bytes(p.storage)
+					  : p.k_pad / kn_step_values(p.storage) * KN_STEP_BYTES;
 	return p;
 }
 
 static struct kn_panels panels_of(const struct kn_source *source, enum cad_weights weights)
 {
-	return panels_make(source->dtype, source->n, source->k, weights);
+	return panels_make(kn_stored_dtype(source), source->n, source->k, weights);
 }
 
 static uint64_t panels_bytes(const struct kn_panels *p) { return kn_cpu_allocated(p->panels * p->panel_bytes); }
@@ -338,8 +385,11 @@ static void fill_panels(void *context, size_t begin, size_t end)
 		struct source_row rows[KN_PANEL_COLS];
 		for (size_t c = 0; c < KN_PANEL_COLS; c++)
 			rows[c] = f->row_of(f->sources, p * KN_PANEL_COLS + c);
-		(kn_storage_quantised(f->m->storage) ? quantise_panel : pack_panel)(
-			f->m, rows, f->m->data + p * f->m->panel_bytes);
+		bool stored = f->m->storage == KN_STORAGE_F8 || f->m->storage == KN_STORAGE_MXFP4;
+		(stored ? pack_stored
+				: kn_storage_quantised(f->m->storage)
+				? quantise_panel
+				: pack_panel)(f->m, rows, f->m->data + p * f->m->panel_bytes);
 	}
 }
 

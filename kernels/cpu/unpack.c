@@ -104,13 +104,45 @@ static void unpack_quantised(const struct kn_form *form, const struct kn_panels 
 	}
 }
 
+/* The same of panels that are as stored: each row's scales, then its bytes. */
+static void unpack_stored(const struct kn_form *form, const struct kn_panels *panels, const struct kn_source *tensor,
+	size_t first, size_t column, const struct kn_span *span)
+{
+	const uint8_t *panel = panels->data + column / KN_PANEL_COLS * panels->panel_bytes;
+	size_t k = tensor->k, row_bytes = kn_row_bytes(tensor->dtype, k), c = column % KN_PANEL_COLS,
+	       rows = tensor->n - first < LANES ? tensor->n - first : LANES;
+	bool f8 = panels->storage == KN_STORAGE_F8;
+	size_t group = f8 ? KN_FP8_GROUP : KN_MXFP4_GROUP, head = f8 ? sizeof(float) : 1, each = f8 ? 1 : 2,
+	       head_bytes = (k + group - 1) / group * head;
+	uint8_t bytes[KN_FP8_GROUP];
+
+	(void)form;
+	for (size_t r = 0; r < rows; r++, c++) {
+		size_t at = (first + r) * row_bytes;
+		if (at >= span->end || at + row_bytes <= span->begin)
+			continue;
+		for (size_t i = 0; i < k; i += group) {
+			size_t count = (k - i < group ? k - i : group) / each;
+			const uint8_t *step = f8 ? kn_f8_step(panel, i) : kn_mxfp4_step(panel, i),
+				      *scales = f8 ? kn_f8_group(panel, i) : kn_mxfp4_group(panel, i);
+			float scale = f8 ? ((const float *)scales)[c] / KN_F8_SCALE : 0;
+			kn_span_put(span, at + i / group * head, f8 ? (const void *)&scale : scales + c, head);
+			for (size_t b = 0; b < count; b++)
+				bytes[b] = step[b * KN_PANEL_COLS + c];
+			kn_span_put(span, at + head_bytes + i / each, bytes, count);
+		}
+	}
+}
+
 static void unpack_matrix(const struct kn_form *form, const struct kn_panels *panels, const struct kn_source *tensor,
 	column_fn *column, const struct kn_span *span)
 {
 	size_t row_bytes = kn_row_bytes(tensor->dtype, tensor->k);
 	for (size_t row = span->begin / row_bytes / LANES * LANES; row * row_bytes < span->end; row += LANES)
-		(cad_dtype_quantised(tensor->dtype) ? unpack_quantised : unpack_rows)(
-			form, panels, tensor, row, column(row), span);
+		(cad_dtype_scaled(tensor->dtype) ? unpack_stored
+				: cad_dtype_quantised(tensor->dtype)
+				? unpack_quantised
+				: unpack_rows)(form, panels, tensor, row, column(row), span);
 }
 
 /* A bias, f32 at column(i). */

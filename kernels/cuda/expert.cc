@@ -87,6 +87,9 @@ enum cad_status kn_cuda_expert_unpack(struct kn_device *device, const struct kn_
 	enum cad_status status = CAD_OK;
 
 	CAD_ASSERT(end >= begin && end <= kn_image_bytes(image));
+	for (unsigned i = 0; i < KN_EXPERT_TENSORS; i++)
+		if (cad_dtype_scaled(kn_expert_tensor(image, i)->dtype)) /* its scales are not kept here */
+			return CAD_ERR_UNSUPPORTED;
 	for (unsigned i = 0; i < KN_EXPERT_TENSORS && status == CAD_OK; i++) {
 		const struct kn_span span = kn_image_span(image, i, begin, end, out);
 		if (span.begin < span.end)

@@ -12,8 +12,12 @@ const struct kn_cuda_form *const forms[] = { &kn_cuda_form_int8, &kn_cuda_form_i
 /* Of a matrix that is stored in one type. NULL: there is none. */
 const struct kn_cuda_form *form_of(enum cad_dtype stored, enum cad_weights weights)
 {
+	/* no kernel widens those that are stored with scales: FP8 is kept as f32, and MXFP4 as bf16, which is exact */
+	enum cad_dtype kept = kn_matrix_dtype(stored, weights);
+	if (cad_dtype_scaled(kept))
+		kept = kept == CAD_DTYPE_MXFP4 ? CAD_DTYPE_BF16 : CAD_DTYPE_F32;
 	for (const struct kn_cuda_form *form : forms)
-		if (form->profile == cad_weights_profile(weights) && form->dtype == kn_matrix_dtype(stored, weights))
+		if (form->profile == cad_weights_profile(weights) && form->dtype == kept)
 			return form;
 	return nullptr;
 }
@@ -165,7 +169,7 @@ struct kn_cuda_layout kn_cuda_layout_of(const struct kn_expert_source *source, e
 	struct kn_cuda_layout l = {};
 
 	add_matrix(&l, KN_AREA_UP, form_of(kn_gate_up_dtype(source), weights), ffn, KN_PANEL_COLUMNS, hidden);
-	add_matrix(&l, KN_AREA_DOWN, form_of(source->down.dtype, weights), hidden, KN_PANEL_ROWS, ffn);
+	add_matrix(&l, KN_AREA_DOWN, form_of(kn_stored_dtype(&source->down), weights), hidden, KN_PANEL_ROWS, ffn);
 	const size_t up_bytes = kn_round_up(ffn, KN_COLUMNS_UNIT) * sizeof(float),
 		     down_bytes = kn_round_up(hidden, KN_COLUMNS_UNIT) * sizeof(float);
 	add_area(&l, KN_AREA_GATE_BIAS, up_bytes, up_biased, 1);

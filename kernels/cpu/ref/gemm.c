@@ -25,6 +25,18 @@ static float weight_f32(const uint8_t *panel, size_t column, size_t k)
 	return ((const float *)panel)[k * KN_PANEL_COLS + column];
 }
 
+static float weight_f8(const uint8_t *panel, size_t column, size_t k)
+{
+	float scale = ((const float *)kn_f8_group(panel, k))[column] / KN_F8_SCALE;
+	return kn_f32_of_f8(kn_f8_step(panel, k)[column]) * scale;
+}
+
+static float weight_mxfp4(const uint8_t *panel, size_t column, size_t k)
+{
+	float scale = ldexpf(1.0f, kn_mxfp4_group(panel, k)[column] - 127);
+	return kn_f4_values[kn_mxfp4_step(panel, k)[column] >> k % 2 * 4 & 15] * scale;
+}
+
 static void gemm(const struct kn_gemm *g, float (*weight)(const uint8_t *, size_t, size_t))
 {
 	for (size_t r = 0; r < g->rows; r++) {
@@ -89,6 +101,8 @@ void kn_ref_gemm_bf16_sm90(const struct kn_gemm *g) { gemm_rounded(g, sm90_sum);
 
 void kn_ref_gemm_bf16(const struct kn_gemm *g) { gemm(g, weight_bf16); }
 void kn_ref_gemm_f32(const struct kn_gemm *g) { gemm(g, weight_f32); }
+void kn_ref_gemm_f8(const struct kn_gemm *g) { gemm(g, weight_f8); }
+void kn_ref_gemm_mxfp4(const struct kn_gemm *g) { gemm(g, weight_mxfp4); }
 
 static float silu(float g, float u, float limit)
 {
