@@ -294,7 +294,7 @@ struct kn_attend {
  * choice_by_logit), + bias, experts outside the kept groups
  * are not candidates (dropped_zero: count as 0), top-k, softmax over the chosen where asked, then where asked w / (the sum over
  * slots ascending + epsilon, or `least` if that is more), then * scale. Source: transformers
- * modeling_{mixtral,deepseek_v2,deepseek_v3,gpt_oss,ernie4_5_moe}.py.
+ * modeling_{mixtral,deepseek_v2,deepseek_v3,gpt_oss,ernie4_5_moe,kolibri1}.py.
  * NaN is below everything: ids are valid and different whatever the logits, weights may be NaN, and
  * the caller looks at them before it dispatches.
  */
@@ -397,9 +397,11 @@ struct kn_combine_add {
 };
 /* x[r] = x[r] + scale * (routed + share * shared[r]), each product and sum rounded: routed =
  * (float)sums[r] * quantum, share = sigmoid(score[r]), or 1 when score is NULL; without shared, x[r]
- * + scale * routed. Clears sums. Source: transformers modeling_{qwen2_moe,granitemoeshared}.py. */
+ * + scale * routed. `apart`: x[r] becomes what would be added to it; shared may then be x. Clears
+ * sums. Source: transformers modeling_{qwen2_moe,granitemoeshared,kolibri1}.py. */
 struct kn_combine_finish {
 	float *x;
+	bool apart;
 	size_t ldx, rows, n;
 	int64_t *sums;
 	float quantum;

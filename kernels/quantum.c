@@ -13,6 +13,7 @@
 enum {
 	ROWS = 64,
 	EXPERTS_MAX = 8,
+	EMBEDDINGS_MAX = 64,
 	BITS_BELOW = 10,
 	BITS_BELOW_F32 = 21, /* of the typical output */
 	/* a quantum stays far from the ends of f32, whatever a checkpoint holds */
@@ -38,6 +39,7 @@ struct job {
 	void *scratch;
 	struct host *host; /* what the device reads and writes */
 	double rms[EXPERTS_MAX * ROWS];
+	double *stream; /* [H], where no norm is before experts: mean squares of the residual stream */
 };
 
 /* Bell-shaped: the eight 16-bit halves of one Philox block, summed; integers, so that the bits are
@@ -78,14 +80,83 @@ static enum cad_status experts_create(const struct job *job, uint32_t layer, str
 	return CAD_OK;
 }
 
+/* ---- experts without a norm before them ---- */
+
+/* Adds squares of n numbers, times factor, to the stream's. */
+static enum cad_status stream_add(struct job *job, const struct kn_source *source, double factor)
+{
+	struct kn_device *device = job->queue->device;
+	size_t n = job->spec->hidden;
+	float *vector = NULL, *values = job->host->y;
+	enum cad_status status = job->ops->vector_create(device, source, &vector);
+
+	if (status != CAD_OK)
+		return status;
+	job->ops->copy_out(job->queue, values, vector, n * sizeof *values);
+	status = job->ops->wait(job->queue);
+	job->ops->vector_destroy(device, vector, n);
+	for (size_t i = 0; status == CAD_OK && i < n; i++)
+		job->stream[i] += factor * (double)values[i] * (double)values[i];
+	return status;
+}
+
+/* It begins with embeddings: of ids that are equally spaced. */
+static enum cad_status stream_begin(struct job *job)
+{
+	const struct cad_model_spec *spec = job->spec;
+	struct cad_tensor embed = cad_model_tensor(job->model, CAD_ROLE_EMBED, 0, 0);
+	uint32_t count = spec->vocab < EMBEDDINGS_MAX ? spec->vocab : EMBEDDINGS_MAX;
+	size_t row_bytes = spec->hidden * cad_dtype_bytes(embed.dtype);
+	double factor = (double)spec->embed_scale * (double)spec->embed_scale / count;
+	enum cad_status status = CAD_OK;
+
+	job->stream = calloc(spec->hidden, sizeof *job->stream);
+	if (!job->stream)
+		return CAD_ERR_MEMORY;
+	for (uint32_t i = 0; i < count && status == CAD_OK; i++)
+		status = stream_add(job,
+			&(struct kn_source){
+				.data = (const char *)embed.data + (uint64_t)i * spec->vocab / count * row_bytes,
+				.dtype = embed.dtype,
+				.n = spec->hidden,
+				.k = 1,
+			},
+			factor);
+	return status;
+}
+
+/* What is added to it is as large as the weights of the norm behind it. */
+static enum cad_status stream_add_norm(struct job *job, enum cad_role norm, uint32_t layer, struct cad_error *error)
+{
+	struct kn_source source = kn_source_of(cad_model_tensor(job->model, norm, layer, 0));
+	double scale = (double)job->spec->branch_scale;
+	enum cad_status status = job->stream ? stream_add(job, &source, scale * scale) : CAD_OK;
+
+	return status == CAD_OK ? CAD_OK
+				: cad_error_set(error, status, "model '%s': the quanta from layer %u on: %s",
+					  cad_model_directory(job->model), layer, cad_status_text(status));
+}
+
+/* How large a row's channels are when experts read it. */
+static enum cad_status channels_create(struct job *job, uint32_t layer, float **channels)
+{
+	struct kn_source source = kn_source_of(cad_model_tensor(job->model, CAD_ROLE_FFN_NORM, layer, 0));
+	float *values = job->host->y;
+
+	for (uint32_t i = 0; job->stream && i < job->spec->hidden; i++)
+		values[i] = (float)sqrt(job->stream[i]);
+	if (job->stream)
+		source = (struct kn_source){ .data = values, .dtype = CAD_DTYPE_F32, .n = job->spec->hidden, .k = 1 };
+	return job->ops->vector_create(job->queue->device, &source, channels);
+}
+
 /* Every row through every expert that is looked at: y, on the host. */
 static enum cad_status layer_run(struct job *job, uint32_t layer)
 {
 	struct kn_expert experts[EXPERTS_MAX] = { 0 };
 	const struct kn_expert *pointers[EXPERTS_MAX];
-	float *norm = NULL;
-	struct kn_source norm_source = kn_source_of(cad_model_tensor(job->model, CAD_ROLE_FFN_NORM, layer, 0));
-	enum cad_status status = job->ops->vector_create(job->queue->device, &norm_source, &norm);
+	float *channels = NULL;
+	enum cad_status status = channels_create(job, layer, &channels);
 
 	if (status != CAD_OK)
 		return status;
@@ -102,7 +173,7 @@ static enum cad_status layer_run(struct job *job, uint32_t layer)
 			.rows = ROWS,
 			.parts = 1,
 			.n = job->spec->hidden,
-			.weight = norm,
+			.weight = channels,
 			.epsilon = 0.0f,
 			.out = job->x,
 			.ldo = job->ld,
@@ -127,7 +198,7 @@ static enum cad_status layer_run(struct job *job, uint32_t layer)
 destroy:
 	for (uint32_t i = 0; i < job->experts; i++)
 		job->ops->expert_destroy(job->queue->device, &experts[i]);
-	job->ops->vector_destroy(job->queue->device, norm, job->spec->hidden);
+	job->ops->vector_destroy(job->queue->device, channels, job->spec->hidden);
 
 	return status;
 }
@@ -208,6 +279,7 @@ static void job_release(struct job *job)
 	job->ops->release(device, job->scratch, job->scratch_bytes);
 	job->ops->release(device, job->index, sizeof job->host->index);
 	job->ops->host_release(device, job->host, job->host_bytes);
+	free(job->stream);
 }
 
 /* The rows that go through every layer, and which expert reads which of them. */
@@ -255,6 +327,8 @@ enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model 
 	status = found ? job_allocate(&job) : CAD_ERR_MEMORY;
 	if (status == CAD_OK)
 		status = job_fill(&job);
+	if (status == CAD_OK && spec->norms == CAD_NORMS_AFTER)
+		status = stream_begin(&job);
 	if (status != CAD_OK) {
 		status = cad_error_set(error, status, "model '%s': the quantum table cannot be computed: %s",
 			cad_model_directory(model), cad_status_text(status));
@@ -265,13 +339,16 @@ enum cad_status kn_quantum_table(struct kn_queue *queue, const struct cad_model 
 	uint64_t layer_bytes = job.experts * cad_model_sizes(model).expert;
 	cad_progress_begin(&progress, &cad_clock_system, "quantum", cad_model_spec_moe_layers(spec) * layer_bytes);
 	for (uint32_t layer = 0; layer < spec->layers_count; layer++) {
-		if (!spec->layers[layer].moe)
-			continue;
-		status = layer_quantum(
-			&job, layer, wire == CADRE_ROW_F32 ? BITS_BELOW_F32 : BITS_BELOW, &found[layer], error);
+		status = stream_add_norm(&job, CAD_ROLE_ATTENTION_AFTER, layer, error);
+		if (status == CAD_OK && spec->layers[layer].moe) {
+			status = layer_quantum(
+				&job, layer, wire == CADRE_ROW_F32 ? BITS_BELOW_F32 : BITS_BELOW, &found[layer], error);
+			cad_progress_add(&progress, layer_bytes);
+		}
+		if (status == CAD_OK)
+			status = stream_add_norm(&job, CAD_ROLE_FFN_AFTER, layer, error);
 		if (status != CAD_OK)
 			goto release;
-		cad_progress_add(&progress, layer_bytes);
 	}
 	cad_progress_end(&progress);
 

@@ -22,20 +22,54 @@ static bool device_done(struct rt_step *step)
 
 /* ---- the stages of a layer, for one micro-batch ---- */
 
-static void norm(struct rt_step *step, const struct rt_work *work)
+static void norm_rows(struct rt_step *step, const struct rt_work *work, const float *weight, const float *x, float *out)
 {
 	size_t ld = ld_hidden(step);
 	step->queue->ops->rmsnorm(step->queue,
 		&(struct kn_rmsnorm){
-			.x = step->buffers.x + work->first * ld,
+			.x = x + work->first * ld,
 			.ldx = ld,
 			.rows = work->rows,
 			.parts = 1,
 			.n = step->spec->hidden,
-			.weight = step->weights.layers[work->layer].ffn_norm,
+			.weight = weight,
 			.epsilon = step->spec->norm_epsilon,
-			.out = step->buffers.normed + work->first * ld,
+			.out = out + work->first * ld,
 			.ldo = ld,
+		});
+}
+
+/* What ffn, gate and experts read: the residual stream itself where no norm is before them. It stays
+ * as it is until the sums are in. */
+static const float *ffn_input(const struct rt_step *step)
+{
+	return step->spec->norms == CAD_NORMS_AFTER ? step->buffers.x : step->buffers.normed;
+}
+
+static void norm(struct rt_step *step, const struct rt_work *work)
+{
+	const float *weight = step->weights.layers[work->layer].ffn_norm;
+	if (weight)
+		norm_rows(step, work, weight, step->buffers.x, step->buffers.normed);
+}
+
+/* x += what ffn or experts gave, once it is whole in `shared`. */
+static void add_ffn(struct rt_step *step, const struct rt_work *work)
+{
+	const float *weight = step->weights.layers[work->layer].ffn_after;
+	size_t ld = ld_hidden(step);
+
+	if (weight)
+		norm_rows(step, work, weight, step->buffers.shared, step->buffers.shared);
+	step->queue->ops->add(step->queue,
+		&(struct kn_add){
+			.x = step->buffers.x + work->first * ld,
+			.y = step->buffers.shared + work->first * ld,
+			.ldx = ld,
+			.ldy = ld,
+			.rows = work->rows,
+			.n = step->spec->hidden,
+			.scale = step->spec->branch_scale,
 		});
 }
 
@@ -48,7 +82,7 @@ static void run_ffn(struct rt_step *step, const struct rt_work *work)
 			.experts = step->weights.layers[work->layer].ffn_list,
 			.experts_count = 1,
 			.begin = step->host.all_rows[work - step->works],
-			.x = step->buffers.normed + work->first * ld,
+			.x = ffn_input(step) + work->first * ld,
 			.ldx = ld,
 			.rows = work->rows,
 			.hidden = step->spec->hidden,
@@ -75,7 +109,7 @@ static void attention(struct rt_step *step, const struct rt_work *work)
 		.layer = work->layer,
 		.rows = work->rows,
 		.x = b->x + at,
-		.normed = b->normed + at,
+		.normed = (step->spec->norms == CAD_NORMS_AFTER ? b->x : b->normed) + at,
 		.projected = b->shared + at,
 		.rope = b->ropes[rope] + first * step->spec->ropes[rope].size,
 		.positions = in->positions + first,
@@ -93,20 +127,9 @@ static void attention(struct rt_step *step, const struct rt_work *work)
 
 static void dense_ffn(struct rt_step *step, const struct rt_work *work)
 {
-	size_t ld = ld_hidden(step);
-
 	norm(step, work);
 	run_ffn(step, work);
-	step->queue->ops->add(step->queue,
-		&(struct kn_add){
-			.x = step->buffers.x + work->first * ld,
-			.y = step->buffers.shared + work->first * ld,
-			.ldx = ld,
-			.ldy = ld,
-			.rows = work->rows,
-			.n = step->spec->hidden,
-			.scale = step->spec->branch_scale,
-		});
+	add_ffn(step, work);
 	rt_stage_end(&step->stages, RT_STAGE_DENSE);
 }
 
@@ -124,7 +147,7 @@ static void gate_compute(struct rt_step *step, const struct rt_work *work)
 	norm(step, work);
 	ops->linear(step->queue,
 		&(struct kn_linear){
-			.x = b->normed + work->first * ld,
+			.x = ffn_input(step) + work->first * ld,
 			.ldx = ld,
 			.rows = work->rows,
 			.w = &w->gate,
@@ -246,7 +269,7 @@ static void shared_expert(struct rt_step *step, const struct rt_work *work)
 	if (score->n > 0)
 		step->queue->ops->linear(step->queue,
 			&(struct kn_linear){
-				.x = step->buffers.normed + work->first * ld_hidden(step),
+				.x = ffn_input(step) + work->first * ld_hidden(step),
 				.ldx = ld_hidden(step),
 				.rows = work->rows,
 				.w = score,
@@ -256,17 +279,19 @@ static void shared_expert(struct rt_step *step, const struct rt_work *work)
 	rt_stage_end(&step->stages, RT_STAGE_SHARED);
 }
 
-/* When the sums are in: x += (routed + shared). */
+/* When the sums are in: x += (routed + shared), or the norm of that, which is first made in `shared`. */
 static void combine(struct rt_step *step, struct rt_work *work)
 {
+	const struct rt_layer_weights *w = &step->weights.layers[work->layer];
 	size_t ld = ld_hidden(step);
-	bool shared = step->spec->shared.size > 0, scored = step->weights.layers[work->layer].shared_score.n > 0;
+	bool shared = step->spec->shared.size > 0, scored = w->shared_score.n > 0, apart = w->ffn_after != NULL;
 
 	rt_await_sums(step->exchange, work);
 	rt_stage_end(&step->stages, RT_STAGE_WAIT);
 	step->queue->ops->combine_finish(step->queue,
 		&(struct kn_combine_finish){
-			.x = step->buffers.x + work->first * ld,
+			.x = (apart ? step->buffers.shared : step->buffers.x) + work->first * ld,
+			.apart = apart,
 			.ldx = ld,
 			.rows = work->rows,
 			.n = step->spec->hidden,
@@ -274,10 +299,12 @@ static void combine(struct rt_step *step, struct rt_work *work)
 			.quantum = step->quanta[work->layer],
 			.shared = shared ? step->buffers.shared + work->first * ld : NULL,
 			.lds = ld,
-			.scale = step->spec->branch_scale,
+			.scale = apart ? 1.0f : step->spec->branch_scale,
 			.score = scored ? step->buffers.shared_score + work->first * kn_ld(1) : NULL,
 			.ld_score = kn_ld(1),
 		});
+	if (apart)
+		add_ffn(step, work);
 	rt_stage_end(&step->stages, RT_STAGE_COMBINE);
 }
 
@@ -326,7 +353,7 @@ static void split(struct rt_step *step)
 			.first = first,
 			.rows = after - first,
 			.topk = step->spec->gate.topk,
-			.x = step->buffers.normed,
+			.x = ffn_input(step),
 			.ldx = ld_hidden(step),
 			.sums = step->buffers.sums,
 		};

@@ -41,7 +41,8 @@ struct rt_step_buffers {
 	                * in, because a row may have to be sent again */
 	float *attention[RT_SCRATCH_COUNT]; /* [T][rt_scratch_row] of the layer that has most; NULL: none has any */
 	float *ropes[CAD_ROPES_MAX];        /* of each rope: [T][size] */
-	/* [T][H]: the shared expert's output, or a dense ffn's, or attention's output projection */
+	/* [T][H]: the shared expert's output, or a dense ffn's, or attention's output projection, or all
+	 * that experts gave */
 	float *shared;
 	float *shared_score; /* [T][1]: how much of the shared expert counts, before the sigmoid */
 	float *gate_logits;  /* [T][E] */

@@ -124,9 +124,10 @@ static void read_kind(const struct cad_keys *keys, const struct cad_keys *scalin
 		rope->kind = CAD_ROPE_YARN;
 		read_yarn(scaling, spec, rope);
 	} else if (strcmp(kind, "dynamic") == 0) {
-		rope->kind = CAD_ROPE_DYNAMIC;
+		rope->alpha = cad_keys_number_or(scaling, "alpha", 0, FACTOR_MAX, 0); /* only Hunyuan's may have it */
+		rope->kind = rope->alpha > 0 ? CAD_ROPE_DEFAULT : CAD_ROPE_DYNAMIC;
 		rope->original_positions = spec->positions_max;
-		rope->factor = cad_keys_number(scaling, "factor", 1, FACTOR_MAX);
+		rope->factor = rope->alpha > 0 ? 1 : cad_keys_number(scaling, "factor", 1, FACTOR_MAX);
 	} else if (strcmp(kind, "longrope") == 0) {
 		rope->kind = CAD_ROPE_LONGROPE;
 		read_longrope(scaling, spec, rope);
@@ -267,6 +268,10 @@ static void check_rotation(const struct cad_keys *keys, struct cad_rope_spec *ro
 	else if (rope->kind == CAD_ROPE_LONGROPE && rope->pairs != rope->size / 2)
 		cad_keys_fail(keys, CAD_ERR_INVALID, "short_factor", "has %u numbers, but %u pairs of a head rotate",
 			rope->pairs, rope->size / 2);
+	else if (rope->alpha > 0 && rope->size == 2)
+		cad_keys_fail(keys, CAD_ERR_RANGE, "alpha", "needs heads of more than 2 elements");
+	else if (rope->alpha > 0)
+		rope->theta *= pow(rope->alpha, (double)rope->size / (rope->size - 2));
 	if (rope->kind == CAD_ROPE_PROPORTIONAL)
 		rope->pairs = (uint32_t)(rope->partial * rope->size / 2);
 	rope->odd = rotated < rope->size;

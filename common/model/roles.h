@@ -33,7 +33,9 @@ enum cad_role {
 	CAD_ROLE_KV_DOWN_BIAS,
 	CAD_ROLE_KV_DOWN_NORM,
 	CAD_ROLE_KV_UP,
-	CAD_ROLE_FFN_NORM, /* [H] */
+	CAD_ROLE_FFN_NORM,        /* [H] */
+	CAD_ROLE_ATTENTION_AFTER, /* [H]: of what attention gives */
+	CAD_ROLE_FFN_AFTER,       /* [H]: of what ffn or experts give */
 	CAD_ROLE_FFN_GATE,
 	CAD_ROLE_FFN_UP,
 	CAD_ROLE_FFN_DOWN, /* dense: [F][H], [F][H], [H][F] */

@@ -28,6 +28,7 @@ struct cad_rope_spec {
 	bool odd;         /* one element less rotates: exponents are 2i / (size - 1) */
 	bool interleaved; /* pairs (2i, 2i+1) as DeepSeek does, else (i, i + size/2) */
 	double theta;
+	double alpha; /* Hunyuan's own kind, of which theta has a power in it; 0: another */
 	double factor;
 	double low_freq_factor, high_freq_factor; /* llama3 */
 	double beta_fast, beta_slow;              /* yarn */

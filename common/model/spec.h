@@ -122,6 +122,10 @@ struct cad_ffn_spec {
 	bool weighs_input; /* a pair's weight multiplies what the expert reads, not what it gives (llama4) */
 };
 
+/* Where the norms of a layer are: before attention and before the ffn; after each as well, before it is
+ * added to the residual stream; or after alone. */
+enum cad_norms { CAD_NORMS_BEFORE, CAD_NORMS_AROUND, CAD_NORMS_AFTER };
+
 struct cad_layer_spec {
 	bool moe;              /* else a dense ffn */
 	uint32_t chunk;        /* sees keys of its own chunk of so many alone; 0: all */
@@ -153,6 +157,7 @@ struct cad_model_spec {
 	uint32_t positions_max;  /* max_position_embeddings */
 	uint32_t context_max;    /* positions that the rotary scaling is meant for; at least positions_max */
 	float norm_epsilon;
+	enum cad_norms norms;
 	bool nested;        /* it is a part of a larger model: config.json has it as text_config */
 	float embed_scale;  /* of the embeddings; 1 but for granite, as the next two are */
 	float branch_scale; /* of what attention, ffn and experts add to the residual stream */

@@ -66,7 +66,7 @@ void kn_avx512_sums_finish(float *x, int64_t *sums, size_t n, const struct kn_fi
 			sum = _mm256_add_ps(
 				sum, _mm256_mul_ps(_mm256_set1_ps(f->share), _mm256_loadu_ps(f->shared + i)));
 		sum = _mm256_mul_ps(_mm256_set1_ps(f->scale), sum);
-		_mm256_storeu_ps(x + i, _mm256_add_ps(_mm256_loadu_ps(x + i), sum));
+		_mm256_storeu_ps(x + i, f->apart ? sum : _mm256_add_ps(_mm256_loadu_ps(x + i), sum));
 		_mm512_storeu_si512(sums + i, _mm512_setzero_si512());
 	}
 	if (f->shared)

@@ -248,6 +248,7 @@ static void combine_finish_job(void *context, size_t job, unsigned thread)
 			.quantum = a->quantum,
 			.share = a->score ? kn_sigmoid_1(a->score[r * a->ld_score]) : 1.0f,
 			.scale = a->scale,
+			.apart = a->apart,
 			.shared = a->shared ? a->shared + r * a->lds : NULL,
 		};
 		run->form->sums_finish(a->x + r * a->ldx, a->sums + r * a->n, a->n, &finish);

@@ -89,9 +89,10 @@ struct kn_attend_pages {
 };
 
 /* What a row of sums becomes (struct kn_combine_finish): times quantum, + share * shared where there
- * is one, times scale. */
+ * is one, times scale; added to x unless apart. */
 struct kn_finish {
 	float quantum, share, scale;
+	bool apart;
 	const float *shared; /* [n] or NULL */
 };
 

@@ -179,29 +179,40 @@ static void attend_grouped(const struct rt_attention *a)
 
 /* ---- any attention ---- */
 
-void rt_attend(const struct rt_attention *a)
+/* Of whole rows of the residual stream, or of what is added to it. */
+static void norm_rows(const struct rt_attention *a, const float *weight, const float *x, float *out)
 {
-	size_t ldx = kn_ld(a->spec->hidden);
-	const struct kn_ops *ops = a->queue->ops;
+	size_t ld = kn_ld(a->spec->hidden);
 
-	ops->rmsnorm(a->queue,
+	a->queue->ops->rmsnorm(a->queue,
 		&(struct kn_rmsnorm){
-			.x = a->x,
-			.ldx = ldx,
+			.x = x,
+			.ldx = ld,
 			.rows = a->rows,
 			.parts = 1,
 			.n = a->spec->hidden,
-			.weight = a->weights->attention_norm,
+			.weight = weight,
 			.epsilon = a->spec->norm_epsilon,
-			.out = a->normed,
-			.ldo = ldx,
+			.out = out,
+			.ldo = ld,
 		});
+}
+
+void rt_attend(const struct rt_attention *a)
+{
+	size_t ldx = kn_ld(a->spec->hidden);
+	const struct rt_layer_weights *w = a->weights;
+
+	if (w->attention_norm)
+		norm_rows(a, w->attention_norm, a->x, a->normed);
 	if (cad_attention_of(a->spec, a->layer)->kind == CAD_ATTENTION_LATENT)
 		rt_attend_latent(a);
 	else
 		attend_grouped(a);
-	rt_project(a, &a->weights->o, a->weights->o_bias, 0.0f, a->scratch[RT_SCRATCH_OUT], a->projected);
-	ops->add(a->queue,
+	rt_project(a, &w->o, w->o_bias, 0.0f, a->scratch[RT_SCRATCH_OUT], a->projected);
+	if (w->attention_after)
+		norm_rows(a, w->attention_after, a->projected, a->projected);
+	a->queue->ops->add(a->queue,
 		&(struct kn_add){
 			.x = a->x,
 			.y = a->projected,

@@ -30,7 +30,7 @@ struct rt_attention {
 	const struct rt_kv_cache *cache;
 	uint32_t layer, rows;
 	float *x;                  /* [rows][H]: the residual stream, in and out */
-	float *normed, *projected; /* [rows][H]: scratch */
+	float *normed, *projected; /* [rows][H]: scratch; normed is x where no norm is before attention */
 	float *scratch[RT_SCRATCH_COUNT];
 	const float *rope;           /* [rows][rope size], of the layer's rope */
 	const int32_t *positions;    /* [rows] */

@@ -114,6 +114,8 @@ static void load_layer(struct loader *loader, uint32_t layer)
 	load_vector(loader, CAD_ROLE_SINKS, layer, &w->sinks);
 	load_latent(loader, layer, &w->latent);
 	load_vector(loader, CAD_ROLE_FFN_NORM, layer, &w->ffn_norm);
+	load_vector(loader, CAD_ROLE_ATTENTION_AFTER, layer, &w->attention_after);
+	load_vector(loader, CAD_ROLE_FFN_AFTER, layer, &w->ffn_after);
 	load_ffn(loader, layer, &w->ffn);
 	w->ffn_list[0] = &w->ffn;
 	if (spec->layers[layer].moe) {
@@ -272,6 +274,8 @@ void rt_weights_fini(struct rt_weights *weights)
 		} vectors[] = {
 			{ w->attention_norm, hidden },
 			{ w->ffn_norm, hidden },
+			{ w->attention_after, hidden },
+			{ w->ffn_after, hidden },
 			{ w->q_bias, q_size },
 			{ w->k_bias, k_size },
 			{ w->v_bias, a->kv_heads * (size_t)a->value_size },

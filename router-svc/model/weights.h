@@ -20,7 +20,8 @@ struct rt_latent_weights {
 };
 
 struct rt_layer_weights {
-	float *attention_norm, *ffn_norm; /* [H] */
+	float *attention_norm, *ffn_norm;   /* [H]; NULL: none */
+	float *attention_after, *ffn_after; /* [H]: of what each adds; NULL: none */
 	struct kn_matrix q, k, v, o;
 	float *q_bias, *k_bias, *v_bias, *o_bias; /* NULL: none */
 	float *q_norm, *k_norm;                   /* [D] or [heads * D], [kv_heads * D]; NULL: none */

@@ -54,7 +54,7 @@ struct rt_work {
 	/* [rows][topk] out: the same by name, for reports; valid while the peer table lives */
 	const char **node_ids;
 	uint8_t *slots; /* [rows][topk]: enum rt_slot */
-	const float *x; /* device, [batch rows][ldx]: normalised rows */
+	const float *x; /* device, [batch rows][ldx]: what experts read */
 	size_t ldx;
 	int64_t *sums;                   /* device, [batch rows][H] */
 	struct rt_expert_counts *counts; /* [E], of the layer */

@@ -94,5 +94,9 @@ def grouped_experts(rng, config, key="n_routed_experts"):
     config |= {key: groups * each, "n_group": groups, "topk_group": kept, "num_experts_per_tok": rng.randint(1, min(kept * each, 8))}
 
 
+def layer_list(rng, config, words):
+    return [rng.choice(words) for _ in range(config["num_hidden_layers"])]
+
+
 def window(rng):
     return rng.randint(1, 50)

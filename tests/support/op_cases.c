@@ -276,6 +276,7 @@ const struct op_case op_cases[] = {
 	{ &op_gate, TEST, .rows = 9, .experts = 1024, .topk = 32, .variant = 5 },
 	{ &op_gate, TEST, "softmax with a bias, sums with a least", .rows = 30, .experts = 48, .topk = 6,
 		.variant = 6 },
+	{ &op_gate, TEST, "sigmoid, logits with a bias", .rows = 30, .experts = 48, .topk = 6, .variant = 8 },
 	{ &op_rows_pack, TEST, .rows = 0, .n = 4, .variant = CADRE_ROW_FIX16 },
 	{ &op_rows_pack, TEST, .rows = 3, .n = 1, .variant = CADRE_ROW_FIX16 },
 	{ &op_rows_pack, TEST, .rows = 9, .n = 15, .variant = CADRE_ROW_FIX16, .data = OP_DATA_WIDE },
@@ -303,6 +304,8 @@ const struct op_case op_cases[] = {
 	{ &op_combine_finish, TEST, .rows = 3, .n = 1 },
 	{ &op_combine_finish, TEST, .rows = 9, .n = 65, .flag = true },
 	{ &op_combine_finish, TEST, .rows = 9, .n = 65, .flag = true, .variant = 1 },
+	{ &op_combine_finish, TEST, "apart", .rows = 9, .n = 65, .variant = 2 },
+	{ &op_combine_finish, TEST, "apart", .rows = 9, .n = 64, .flag = true, .variant = 2, .limit = 0.6f },
 	{ &op_combine_finish, TEST, .rows = 30, .n = 1001, .data = OP_DATA_WIDE },
 	{ &op_combine_finish, TEST, "multiplied (granite)", .rows = 7, .n = 129, .flag = true, .limit = 0.6f },
 

@@ -514,8 +514,8 @@ static double combine_add_error(const struct op_state *state, const void *output
 const struct op_kind op_combine_add = { "combine_add", combine_add_setup, combine_add_run, combine_add_error,
 	exchange_teardown, exchange_flops, exchange_bytes };
 
-/* flag: with shared rows, which are x itself; variant 1: scaled by sigmoids of scores; limit: the
- * factor of what is added, 0 means 1 */
+/* flag: with shared rows, which have the values of x, and are x where it is apart; variant 1: scaled by sigmoids of scores, 2: apart;
+ * limit: the factor of what is added, 0 means 1 */
 static struct op_state *combine_finish_setup(struct kn_queue *queue, const struct op_case *c, uint64_t seed)
 {
 	struct exchange *s = exchange_setup(queue, c, &seed);
@@ -523,7 +523,7 @@ static struct op_state *combine_finish_setup(struct kn_queue *queue, const struc
 	for (size_t i = 0; i < c->rows * s->n; i++)
 		s->host_sums[i] = (int64_t)((double)op_value(&seed, OP_DATA_BELL) * exp2((double)(i % 60)));
 	s->device_sums = op_alloc(queue, c->rows * s->n * sizeof *s->device_sums);
-	if (c->variant)
+	if (c->variant == 1)
 		s->score = op_rows(queue, c->rows, 1, &seed, OP_DATA_BELL, 3.0f, &s->score_host);
 	s->state.stride_bytes = s->ld * 4;
 	s->state.compare_bytes = s->n * 4;
@@ -542,12 +542,15 @@ static void combine_finish_run(struct op_state *state, size_t first, size_t rows
 	ops->combine_finish(state->queue,
 		&(struct kn_combine_finish){
 			.x = x,
+			.apart = state->c->variant == 2,
 			.ldx = s->ld,
 			.rows = rows,
 			.n = s->n,
 			.sums = s->device_sums + first * s->n,
 			.quantum = ldexpf(1, QUANTUM_EXPONENT),
-			.shared = state->c->flag ? s->x + first * s->ld : NULL,
+			.shared = !state->c->flag        ? NULL
+				: state->c->variant == 2 ? x
+							 : s->x + first * s->ld,
 			.lds = s->ld,
 			.score = s->score ? s->score + first * kn_ld(1) : NULL,
 			.ld_score = kn_ld(1),
@@ -573,7 +576,8 @@ static double combine_finish_error(const struct op_state *state, const void *out
 			      routed = (float)ldexp((double)(float)s->host_sums[r * s->n + i], QUANTUM_EXPONENT);
 			float share = s->score ? kn_sigmoid_1(s->score_host[r * kn_ld(1)]) : 1.0f;
 			float scale = state->c->limit > 0 ? state->c->limit : 1,
-			      want = x + scale * (state->c->flag ? routed + share * x : routed);
+			      added = scale * (state->c->flag ? routed + share * x : routed),
+			      want = state->c->variant == 2 ? added : x + added;
 			good &= memcmp(&want, (const float *)output + r * s->ld + i, sizeof want) == 0;
 		}
 	return bits_same(good);

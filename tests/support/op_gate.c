@@ -66,6 +66,15 @@ static const struct cad_gate_spec specs[] = {
 		.dropped_zero = true,
 		.scale = 1,
 	},
+	/* kolibri1 */
+	{
+		.score = CAD_SCORE_SIGMOID,
+		.groups = 1,
+		.groups_kept = 1,
+		.selection_bias = true,
+		.choice_by_logit = true,
+		.scale = 1,
+	},
 };
 
 struct gate {
@@ -140,7 +149,7 @@ static void exact_scores(const struct gate *s, const float *logits, double *scor
 		score[e] = s->spec.softmax_after_topk        ? x
 			: s->spec.score == CAD_SCORE_SOFTMAX ? exp(x - most) / sum
 							     : 1 / (1 + exp(-x));
-		choice[e] = score[e] + (s->bias_host ? (double)s->bias_host[e] : 0);
+		choice[e] = (s->spec.choice_by_logit ? x : score[e]) + (s->bias_host ? (double)s->bias_host[e] : 0);
 	}
 }
 

@@ -28,6 +28,13 @@ MIXTRAL = {
     **LLAMA, 'model_type': 'mixtral', 'architectures': ['MixtralForCausalLM'], 'num_local_experts': 4, 'num_experts_per_tok': 2,
     'head_dim': 8,  # transformers asks for it where there is a scaling
 }
+EXPERTS = {
+    **LLAMA, 'head_dim': 8, 'num_hidden_layers': 3, 'intermediate_size': 20, 'moe_intermediate_size': 12, 'num_experts': 6, 'num_experts_per_tok': 3,
+}
+GROUPS = {
+    **{key: value for key, value in EXPERTS.items() if key != 'num_experts'}, 'n_routed_experts': 6, 'n_group': 3, 'topk_group': 2, 'n_shared_experts': 2, 'routed_scaling_factor': 2.5,
+    'norm_topk_prob': True,
+}
 FORMS = {
     # past 64 positions the frequencies hang on the length of the sequence
     'dynamic-mlp-bias': {
@@ -62,6 +69,22 @@ FORMS = {
     'default-partial': {**LLAMA, 'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e4, 'partial_rotary_factor': 0.5}},
     'nested-version4': MIXTRAL,
     'nested-version5': {**LLAMA, 'tie_word_embeddings': True},
+    # families without a case of their own: what each has, and others have not
+    'flexolmo': {**{key: value for key, value in EXPERTS.items() if key != 'moe_intermediate_size'}, 'model_type': 'flex_olmo', 'architectures': ['FlexOlmoForCausalLM'], 'pad_token_id': None},
+    'kolibri1': {**EXPERTS, 'model_type': 'kolibri1', 'architectures': ['Kolibri1ForCausalLM'], 'sliding_window': 24, 'shared_expert_intermediate_size': 16,
+                 'layer_types': ['sliding_attention', 'full_attention', 'sliding_attention']},
+    'flint': {**EXPERTS, 'model_type': 'flint', 'architectures': ['FlintForCausalLM'], 'sliding_window': 24, 'shared_expert_intermediate_size': 16, 'mlp_only_layers': [0],
+              'layer_types': ['full_attention', 'sliding_attention', 'full_attention']},
+    'dots1': {**GROUPS, 'model_type': 'dots1', 'architectures': ['Dots1ForCausalLM'], 'first_k_dense_replace': 1, 'sliding_window': 24, 'max_window_layers': 1},
+    'solaropen': {**GROUPS, 'model_type': 'solar_open', 'architectures': ['SolarOpenForCausalLM'], 'attention_bias': True},
+    'exaonemoe': {**{key: value for key, value in GROUPS.items() if key not in ('n_routed_experts', 'n_shared_experts')}, 'model_type': 'exaone_moe', 'architectures': ['ExaoneMoeForCausalLM'],
+                  'num_experts': 6, 'num_shared_experts': 1, 'sliding_window': 24, 'sliding_window_pattern': 2, 'mlp_layer_types': ['sparse', 'dense', 'sparse']},
+    'hyv3': {**EXPERTS, 'model_type': 'hy_v3', 'architectures': ['HYV3ForCausalLM'], 'num_shared_experts': 2, 'mlp_layer_types': ['sparse', 'dense', 'sparse']},
+    'hunyuanv1moe': {
+        **{key: value for key, value in EXPERTS.items() if key not in ('num_experts_per_tok', 'moe_intermediate_size')}, 'model_type': 'hunyuan_v1_moe',
+        'architectures': ['HunYuanMoEV1ForCausalLM'], 'moe_topk': [3, 3, 3], 'moe_intermediate_size': [20, 20, 20], 'num_shared_expert': [1, 1, 1], 'attention_head_dim': 8, 'tie_word_embeddings': True,
+        'rope_scaling': {'type': 'dynamic', 'alpha': 1000.0, 'factor': 1.0, 'beta_fast': 32, 'beta_slow': 1, 'mscale': 1.0, 'mscale_all_dim': 0.0},
+    },
     # two of four pairs turn, by half their angle
     'proportional': {**LLAMA, 'rope_parameters': {'rope_type': 'proportional', 'rope_theta': 1e2, 'partial_rotary_factor': 0.5, 'factor': 2.0}},
 }
@@ -76,9 +99,10 @@ def write_model(directory, config, seed):
     (directory / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
     net = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(directory))
     with torch.no_grad():
-        for name, value in net.named_parameters():
+        biases = [(name, value) for name, value in net.named_buffers() if name.endswith('bias')]   # of the choice of experts
+        for name, value in [*net.named_parameters(), *biases]:
             draw = torch.randn(value.shape, generator=generator)
-            value.copy_(1 + 0.2 * draw if 'norm' in name else 0.6 * draw if 'bias' in name else draw / value.shape[-1] ** 0.5 * 1.5)
+            value.copy_(1 + 0.2 * draw if 'norm' in name else 0.6 * draw if 'bias' in name else draw if 'sinks' in name else draw / value.shape[-1] ** 0.5 * 1.5)
     net.save_pretrained(directory)
     for extra in directory.glob('generation_config.json'):
         extra.unlink()
@@ -99,16 +123,18 @@ def nest(directory, config, prefix, head):
 
 def compute(directory, ids):
     net = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation='eager').eval()
-    moe = {'output_router_logits': True} if net.config.model_type == 'mixtral' else {}
+    gates = []
+    for name, module in net.named_modules():
+        if name.endswith('mlp.gate'):
+            module.register_forward_hook(lambda _module, _inputs, out: gates.append(out))
     with torch.no_grad():
-        return net(torch.tensor([ids]), use_cache=False, **moe)
+        return net(torch.tensor([ids]), use_cache=False).logits, gates
 
 
-def routing(out, topk):
-    scores = torch.stack(list(out.router_logits))
-    weights, experts = scores.softmax(-1).topk(topk, -1)
+def routing(gates):
+    scores, weights, experts = (torch.stack(list(of_layers)) for of_layers in zip(*gates))
     experts, order = experts.sort(-1)
-    weights = (weights / weights.sum(-1, keepdim=True)).gather(-1, order)
+    weights = weights.gather(-1, order)
     return {'router_logits': scores, 'experts': experts.int(), 'expert_weights': weights}
 
 
@@ -120,13 +146,13 @@ def make(name, seed):
     for i, length in enumerate(LENGTHS):
         ids = torch.randint(0, config['vocab_size'], (length,), generator=generator).tolist()
         sequences.append(ids)
-        out = compute(directory / 'model', ids)
-        expected |= {f'tokens.{i}': torch.tensor(ids, dtype=torch.int32), f'logits.{i}': out.logits[0]}
-        if config['model_type'] == 'mixtral':
-            expected |= {f'{what}.{i}': tensor for what, tensor in routing(out, config['num_experts_per_tok']).items()}
+        logits, gates = compute(directory / 'model', ids)
+        expected |= {f'tokens.{i}': torch.tensor(ids, dtype=torch.int32), f'logits.{i}': logits[0]}
+        if gates:
+            expected |= {f'{what}.{i}': tensor for what, tensor in routing(gates).items()}
         longer = list(ids)
         for _ in range(GREEDY_TOKENS):
-            top = compute(directory / 'model', longer).logits[0, -1].topk(2)
+            top = compute(directory / 'model', longer)[0][0, -1].topk(2)
             margin = min(margin, (top.values[0] - top.values[1]).item())
             longer.append(top.indices[0].item())
         expected[f'greedy.{i}'] = torch.tensor(longer[length:], dtype=torch.int32)

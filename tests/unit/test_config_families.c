@@ -430,6 +430,107 @@ static void llama4_text(void **state)
 	cad_model_spec_fini(&s);
 }
 
+/* Where the file does not say which layers slide, and which have experts, the family does. */
+static void layers_of_families(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *name, *values, *windows, *experts,
+			*rotate; /* a letter for each layer: it has them, or not */
+	} cases[] = {
+		{ "dots1", "{\"max_window_layers\": 2}", "--w", "-ee", "rrr" },
+		{ "dots1", "{\"sliding_window\": null, \"max_window_layers\": 0}", "---", "-ee", "rrr" },
+		{ "solaropen", "{}", "---", "eee", "rrr" },
+		{ "exaonemoe", "{\"mlp_layer_types\": null}", "w-w", "-ee", "r-r" },
+		{ "exaonemoe", "{\"layer_types\": [\"full_attention\", \"sliding_attention\", \"full_attention\"]}",
+			"-w-", "e-e", "-r-" },
+		{ "exaonemoe",
+			"{\"sliding_window_pattern\": \"LLLG\", \"layer_types\": [\"sliding_attention\","
+			" \"sliding_attention\", \"full_attention\"]}",
+			"ww-", "e-e", "rr-" },
+		{ "exaonemoe", "{\"sliding_window\": null}", "---", "e-e", "rrr" },
+		{ "flint", "{\"layer_types\": null, \"mlp_only_layers\": null, \"num_hidden_layers\": 8}", "--www-w-",
+			"--eeeeee", "--rrr-r-" },
+		{ "hyv3", "{\"mlp_layer_types\": null}", "---", "-ee", "rrr" },
+		{ "kolibri1", "{\"layer_types\": null, \"num_hidden_layers\": 6}", "wwww-w", "eeeeee", "rrrr-r" },
+		{ "kolibri1", "{\"layer_types\": null, \"sliding_window\": null}", "---", "eee", "rrr" },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char name[64];
+		snprintf(name, sizeof name, "forms/%s", cases[i].name);
+		struct cad_model_spec s = golden_spec(name, cases[i].values);
+		assert_int_equal(s.layers_count, strlen(cases[i].windows));
+		for (uint32_t l = 0; l < s.layers_count; l++)
+			if ((s.layers[l].window > 0) != (cases[i].windows[l] == 'w') ||
+				s.layers[l].moe != (cases[i].experts[l] == 'e') ||
+				s.layers[l].rope != (cases[i].rotate[l] == 'r'))
+				fail_msg("layer %u of %s with %s", l, cases[i].name, cases[i].values);
+		cad_model_spec_fini(&s);
+	}
+}
+
+/* What stands for the family where the file says nothing. */
+static void what_families_begin_with(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec("forms/kolibri1",
+		"{\"head_dim\": null, \"sliding_window\": \"(absent)\", \"shared_expert_intermediate_size\": null}");
+	assert_int_equal(s.attention.head_size, 128);
+	assert_int_equal(s.layers[0].window, 513);
+	assert_int_equal(s.shared.size, 512);
+	assert_int_equal(s.norms, CAD_NORMS_AROUND);
+	assert_true(s.gate.choice_by_logit && !s.gate.renormalise);
+	cad_model_spec_fini(&s);
+	s = golden_spec("forms/hyv3", "{\"rope_theta\": null, \"num_shared_experts\": null}");
+	assert_float_equal(s.rope.theta, 11158840, 0);
+	assert_float_equal(s.gate.scale, 2.826f, 0);
+	assert_int_equal(s.shared.size, 12);
+	assert_int_equal(s.further_layers, 1);
+	cad_model_spec_fini(&s);
+	s = golden_spec("forms/flexolmo", "{}");
+	assert_int_equal(s.norms, CAD_NORMS_AFTER);
+	cad_model_spec_fini(&s);
+	s = golden_spec("minimaxm2-a", "{\"head_dim\": null, \"rotary_dim\": null}");
+	assert_int_equal(s.attention.head_size, 128);
+	cad_model_spec_fini(&s);
+}
+
+/* alpha stretches theta, once and for all positions; lists of numbers for each layer are one. */
+static void hunyuan(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec("forms/hunyuanv1moe", "{}");
+	assert_int_equal(s.rope.kind, CAD_ROPE_DEFAULT);
+	assert_float_equal(s.rope.theta, 1e4 * 1e4, 1e-6); /* 1e4 * 1000^(8 / 6) */
+	assert_true(s.attention.qk_norm_last);
+	assert_int_equal(s.gate.topk, 3);
+	assert_int_equal(s.shared.size, 20);
+	cad_model_spec_fini(&s);
+	s = golden_spec("forms/hunyuanv1moe", "{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2}}");
+	assert_int_equal(s.rope.kind, CAD_ROPE_DYNAMIC);
+	cad_model_spec_fini(&s);
+
+	static const char *const refused[][2] = {
+		{ "{\"moe_topk\": [3, 2, 3]}", "moe_topk" },
+		{ "{\"moe_topk\": []}", "moe_topk" },
+		{ "{\"moe_topk\": [3, null, 3]}", "moe_topk" },
+		{ "{\"moe_topk\": [7, 7, 7]}", "moe_topk" },
+		{ "{\"num_experts\": [6, 5, 6]}", "num_experts" },
+		{ "{\"moe_intermediate_size\": [21, 21, 21]}", "moe_intermediate_size" },
+		{ "{\"num_shared_expert\": [2, 2, 2]}", "num_shared_expert" },
+		{ "{\"attention_head_dim\": 16}", "attention_head_dim" },
+		{ "{\"head_dim\": 2, \"attention_head_dim\": 2}", "alpha" },
+		{ "{\"mlp_bias\": true}", "mlp_bias" },
+	};
+	for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+		struct cad_error error = { 0 };
+		json_t *object = golden_change(golden_config("forms/hunyuanv1moe"), refused[i][0]);
+		assert_int_not_equal(golden_parse(object, NULL, &s, &error), CAD_OK);
+		if (!strstr(error.text, refused[i][1]))
+			fail_msg("%s: %s", refused[i][0], error.text);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -450,6 +551,9 @@ int main(void)
 		cmocka_unit_test(mimo_v2_flash),
 		cmocka_unit_test(glm4_moe_lite),
 		cmocka_unit_test(mistral4),
+		cmocka_unit_test(layers_of_families),
+		cmocka_unit_test(what_families_begin_with),
+		cmocka_unit_test(hunyuan),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -32,9 +32,29 @@ enum { LONG_SEQUENCE = 4 };   /* the one whose error in bf16 case.json tells */
 static const char *case_name; /* of the case */
 
 /* What a config.json may ask for besides, in models as small as can be. */
-static const char *const forms[] = { "forms/dynamic-mlp-bias", "forms/yarn-beyond-positions", "forms/longrope",
-	"forms/llama3-equal-factors", "forms/linear-partial-odd", "forms/default-partial",
-	"forms/scaling-beside-parameters", "forms/proportional", "forms/nested-version4", "forms/nested-version5" };
+static const struct {
+	const char *name;
+	uint32_t layers;
+} forms[] = {
+	{ "forms/dynamic-mlp-bias", 2 },
+	{ "forms/yarn-beyond-positions", 2 },
+	{ "forms/longrope", 2 },
+	{ "forms/llama3-equal-factors", 2 },
+	{ "forms/linear-partial-odd", 2 },
+	{ "forms/default-partial", 2 },
+	{ "forms/scaling-beside-parameters", 2 },
+	{ "forms/proportional", 2 },
+	{ "forms/nested-version4", 2 },
+	{ "forms/nested-version5", 2 },
+	{ "forms/flexolmo", 3 },
+	{ "forms/kolibri1", 3 },
+	{ "forms/flint", 3 },
+	{ "forms/dots1", 3 },
+	{ "forms/solaropen", 3 },
+	{ "forms/exaonemoe", 3 },
+	{ "forms/hyv3", 3 },
+	{ "forms/hunyuanv1moe", 3 },
+};
 enum { FORMS = sizeof forms / sizeof forms[0] };
 
 /* Relative to the largest expected value. f32: what float32 sums in another order come to is about
@@ -476,11 +496,11 @@ static void forms_agree_with_transformers(void **state)
 	static const struct em_options manners[] = {
 		{ .threads = 1, .router = { .chunk_tokens_max = 7 } },
 		/* two at a time in seven pages: the younger gives way in the middle */
-		{ .threads = 1, .router = { .sequences_max = 2, .kv_bytes = 7 * 4096 } },
+		{ .threads = 1, .router = { .sequences_max = 2, .kv_bytes = 7 * 2048 } }, /* of each layer */
 		{ .threads = 1, .isa = KN_ISA_REF, .router = { .step_tokens_max = 16, .micro_batches = 2 } },
 	};
 	for (size_t i = 0; i < FORMS; i++) {
-		case_name = forms[i];
+		case_name = forms[i].name;
 		struct cl_evaluation plain = read_case();
 		compute(&plain, (struct em_options){ .threads = 1, .settings.wire = CADRE_ROW_F32 });
 		struct figures f = compare(&plain, tolerance_f32);
@@ -492,6 +512,7 @@ static void forms_agree_with_transformers(void **state)
 			struct cl_evaluation other = read_case();
 			struct em_options options = manners[m];
 			options.settings.wire = CADRE_ROW_F32;
+			options.router.kv_bytes *= forms[i].layers;
 			compute(&other, options);
 			assert_same_bits(&other, &plain);
 			cl_evaluation_fini(&other);

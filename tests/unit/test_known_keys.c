@@ -102,6 +102,56 @@ static const struct family {
 		" num_local_experts moe_layers interleave_moe_layer_step use_qk_norm output_router_logits router_aux_loss_coef"
 		" router_jitter_noise rope_parameters no_rope_layers no_rope_layer_interval attention_chunk_size layer_types"
 		" attn_temperature_tuning floor_scale attn_scale attention_bias" },
+	{ "flex_olmo", "forms/flexolmo",
+		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
+		" hidden_act max_position_embeddings initializer_range rms_norm_eps use_cache pad_token_id bos_token_id"
+		" eos_token_id tie_word_embeddings rope_parameters attention_bias attention_dropout num_experts_per_tok"
+		" num_experts output_router_logits router_aux_loss_coef norm_topk_prob num_local_experts" },
+	{ "dots1", "forms/dots1",
+		"vocab_size hidden_size intermediate_size moe_intermediate_size num_hidden_layers num_attention_heads"
+		" num_key_value_heads n_shared_experts n_routed_experts output_router_logits n_group topk_group"
+		" num_experts_per_tok first_k_dense_replace norm_topk_prob hidden_act max_position_embeddings"
+		" initializer_range rms_norm_eps use_cache tie_word_embeddings rope_parameters attention_bias"
+		" attention_dropout routed_scaling_factor sliding_window max_window_layers layer_types pad_token_id"
+		" bos_token_id eos_token_id num_local_experts" },
+	{ "solar_open", "forms/solaropen",
+		"vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act"
+		" max_position_embeddings initializer_range rms_norm_eps use_cache tie_word_embeddings rope_parameters"
+		" attention_bias attention_dropout moe_intermediate_size num_experts_per_tok output_router_logits"
+		" n_shared_experts n_routed_experts routed_scaling_factor n_group topk_group norm_topk_prob bos_token_id"
+		" eos_token_id pad_token_id head_dim num_local_experts" },
+	{ "exaone_moe", "forms/exaonemoe",
+		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
+		" hidden_act max_position_embeddings initializer_range rms_norm_eps use_cache bos_token_id eos_token_id"
+		" pad_token_id tie_word_embeddings rope_parameters attention_dropout sliding_window"
+		" sliding_window_pattern layer_types mlp_layer_types first_k_dense_replace moe_intermediate_size"
+		" num_experts num_experts_per_tok output_router_logits num_shared_experts norm_topk_prob"
+		" routed_scaling_factor n_group topk_group" },
+	{ "flint", "forms/flint",
+		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
+		" hidden_act max_position_embeddings initializer_range rms_norm_eps use_cache tie_word_embeddings"
+		" rope_parameters sliding_window attention_dropout decoder_sparse_step moe_intermediate_size"
+		" shared_expert_intermediate_size num_experts_per_tok num_experts norm_topk_prob output_router_logits"
+		" router_aux_loss_coef mlp_only_layers layer_types pad_token_id bos_token_id eos_token_id head_dim"
+		" attention_bias" },
+	{ "hunyuan_v1_moe", "forms/hunyuanv1moe",
+		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
+		" hidden_act max_position_embeddings initializer_range rms_norm_eps use_cache pad_token_id bos_token_id"
+		" eos_token_id eod_token_id sep_token_id pretraining_tp tie_word_embeddings rope_parameters"
+		" attention_bias attention_dropout num_experts output_router_logits moe_topk head_dim num_experts_per_tok"
+		" num_local_experts" },
+	{ "hy_v3", "forms/hyv3",
+		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
+		" head_dim hidden_act max_position_embeddings initializer_range rms_norm_eps use_cache pad_token_id"
+		" bos_token_id eos_token_id tie_word_embeddings attention_bias attention_dropout mlp_bias num_experts"
+		" num_experts_per_tok num_shared_experts moe_intermediate_size router_scaling_factor"
+		" enable_moe_fp32_combine mlp_layer_types output_router_logits rope_parameters num_local_experts" },
+	{ "kolibri1", "forms/kolibri1",
+		"vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act"
+		" max_position_embeddings initializer_range rms_norm_eps use_cache tie_word_embeddings rope_parameters"
+		" sliding_window attention_dropout moe_intermediate_size num_experts_per_tok num_experts norm_topk_prob"
+		" output_router_logits pad_token_id bos_token_id eos_token_id head_dim shared_expert_intermediate_size"
+		" layer_types" },
 	{ "mellum", "qwen3moe-a",
 		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act"
 		" max_position_embeddings initializer_range rms_norm_eps use_cache tie_word_embeddings rope_parameters"

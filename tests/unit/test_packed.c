@@ -27,7 +27,8 @@ static uint64_t weights_bytes(const struct rt_weights *weights)
 
 	for (uint32_t i = 0; i < spec->layers_count; i++) {
 		const struct rt_layer_weights *w = &weights->layers[i];
-		bytes += vector_bytes(w->attention_norm, spec->hidden) + vector_bytes(w->ffn_norm, spec->hidden);
+		bytes += vector_bytes(w->attention_norm, spec->hidden) + vector_bytes(w->ffn_norm, spec->hidden) +
+			vector_bytes(w->attention_after, spec->hidden) + vector_bytes(w->ffn_after, spec->hidden);
 		bytes += w->q.bytes + w->k.bytes + w->v.bytes + w->o.bytes + w->gate.bytes;
 		bytes += vector_bytes(w->q_bias, heads) + vector_bytes(w->k_bias, kv_heads) +
 			vector_bytes(w->v_bias, (size_t)a->kv_heads * a->value_size) +

@@ -28,6 +28,14 @@
 	FAMILY(mellum) \
 	FAMILY(mimo_v2_flash) \
 	FAMILY(mistral4) \
+	FAMILY(flex_olmo) \
+	FAMILY(dots1) \
+	FAMILY(solar_open) \
+	FAMILY(exaone_moe) \
+	FAMILY(flint) \
+	FAMILY(hunyuan_v1_moe) \
+	FAMILY(hy_v3) \
+	FAMILY(kolibri1) \
 	FAMILY(deepseek_v2) \
 	FAMILY(deepseek_v3) \
 	FAMILY(kimi_k2) \

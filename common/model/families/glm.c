@@ -76,3 +76,46 @@ const struct cad_arch cad_arch_glm4_moe_lite = {
 	CAD_KEYS(glm4_moe_lite_keys),
 	.fused = CAD_FUSED_ROWS,
 };
+
+/* Solar Open: the same experts in every layer; heads rotate whole. */
+static void read_solar_open(const struct cad_keys *keys, struct cad_model_spec *spec)
+{
+	cad_read_grouped_attention(keys, spec);
+	cad_read_bias(keys, &spec->attention, false);
+	spec->attention.o_bias = false;
+	if (spec->rope.partial < 1)
+		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "partial_rotary_factor",
+			"is %g: heads of this architecture rotate whole", spec->rope.partial);
+	cad_read_uniform_window(keys, spec, 0);
+	cad_set_moe_layers(spec);
+	cad_read_sigmoid_gate(keys, spec);
+	spec->gate.scale = (float)cad_keys_number_or(keys, "routed_scaling_factor", 1e-6, 1e6, 1);
+	spec->expert.size = cad_read_ffn_size(keys, "moe_intermediate_size");
+	cad_keys_u32_or(keys, "intermediate_size", 1, CAD_FFN_MAX, 1); /* of no layer, but files have it */
+	cad_read_shared_experts(keys, spec, "n_shared_experts", 1);
+	spec->further_layers = cad_keys_u32_or(keys, "num_nextn_predict_layers", 0, CAD_LAYERS_MAX, 0);
+}
+
+static const struct cad_known_key solar_open_keys[] = {
+	CAD_READ("attention_bias"),
+	CAD_READ("norm_topk_prob"),
+	CAD_READ("moe_intermediate_size"),
+	CAD_READ("n_group"),
+	CAD_READ("topk_group"),
+	CAD_READ("routed_scaling_factor"),
+	CAD_READ("n_shared_experts"),
+	CAD_READ("num_nextn_predict_layers"),
+	CAD_ONLY("topk_method", CAD_KEY_ALWAYS, "\"noaux_tc\""),
+	CAD_ONLY("scoring_func", CAD_KEY_ALWAYS, "\"sigmoid\""),
+	CAD_ONLY("first_k_dense_replace", CAD_KEY_ALWAYS, "0"),
+};
+
+const struct cad_arch cad_arch_solar_open = {
+	.name = "solar_open",
+	.runs = true,
+	.head_size = 128,
+	.rope_theta = 1e6,
+	.read = read_solar_open,
+	CAD_KEYS(solar_open_keys),
+	.fused = CAD_FUSED_ROWS,
+};

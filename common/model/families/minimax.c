@@ -34,6 +34,7 @@ static const struct cad_known_key minimax_m2_keys[] = {
 const struct cad_arch cad_arch_minimax_m2 = {
 	.name = "minimax_m2",
 	.runs = true,
+	.head_size = 128,
 	.rope_theta = 5e6,
 	.read = read_minimax_m2,
 	CAD_KEYS(minimax_m2_keys),

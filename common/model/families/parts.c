@@ -95,28 +95,40 @@ void cad_read_latent_attention(const struct cad_keys *keys, struct cad_model_spe
 	cad_read_uniform_window(keys, spec, 0);
 }
 
-static uint32_t read_expert_count(const struct cad_keys *keys)
+const char *cad_key_of_experts(const struct cad_keys *keys)
 {
 	static const char *const names[] = { "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts",
 		NULL };
-	return cad_keys_u32(keys, cad_keys_name(keys, names), 1, CAD_EXPERTS_MAX);
+	return cad_keys_name(keys, names);
 }
 
-void cad_read_gate(const struct cad_keys *keys, struct cad_model_spec *spec, bool renormalise)
+const char *cad_key_of_topk(const struct cad_keys *keys)
 {
-	static const char *const topk_names[] = { "num_experts_per_tok", "experts_per_token", "moe_k", NULL };
-	struct cad_gate_spec *gate = &spec->gate;
-	const char *topk = cad_keys_name(keys, topk_names);
+	static const char *const names[] = { "num_experts_per_tok", "experts_per_token", "moe_k", "moe_topk", NULL };
+	return cad_keys_name(keys, names);
+}
 
-	gate->experts = read_expert_count(keys);
-	gate->topk = cad_keys_u32(keys, topk, 1, CAD_TOPK_MAX);
-	if (gate->topk > gate->experts)
-		cad_keys_fail(
-			keys, CAD_ERR_RANGE, topk, "is %u, but there are only %u experts", gate->topk, gate->experts);
+void cad_set_gate(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t experts, const char *topk_key,
+	uint32_t topk, bool renormalise)
+{
+	struct cad_gate_spec *gate = &spec->gate;
+
+	gate->experts = experts;
+	gate->topk = topk;
+	if (topk > experts)
+		cad_keys_fail(keys, CAD_ERR_RANGE, topk_key, "is %u, but there are only %u experts", topk, experts);
 	gate->score = CAD_SCORE_SOFTMAX;
 	gate->groups = gate->groups_kept = 1;
 	gate->renormalise = renormalise;
 	gate->scale = 1;
+}
+
+void cad_read_gate(const struct cad_keys *keys, struct cad_model_spec *spec, bool renormalise)
+{
+	const char *topk = cad_key_of_topk(keys);
+	uint32_t experts = cad_keys_u32(keys, cad_key_of_experts(keys), 1, CAD_EXPERTS_MAX);
+
+	cad_set_gate(keys, spec, experts, topk, cad_keys_u32(keys, topk, 1, CAD_TOPK_MAX), renormalise);
 }
 
 void cad_read_groups(const struct cad_keys *keys, struct cad_gate_spec *gate)
@@ -174,11 +186,16 @@ void cad_read_mixed_ffn(const struct cad_keys *keys, struct cad_model_spec *spec
 		spec->dense.size = cad_read_ffn_size(keys, "intermediate_size");
 }
 
-void cad_read_deepseek_ffn(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t first_moe_absent)
+void cad_read_first_dense(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t absent)
 {
-	uint32_t first = cad_keys_u32_or(keys, "first_k_dense_replace", 0, INT32_MAX, first_moe_absent);
+	uint32_t first = cad_keys_u32_or(keys, "first_k_dense_replace", 0, INT32_MAX, absent);
 	for (uint32_t i = 0; i < spec->layers_count; i++)
 		spec->layers[i].moe = i >= first;
+}
+
+void cad_read_deepseek_ffn(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t first_moe_absent)
+{
+	cad_read_first_dense(keys, spec, first_moe_absent);
 	if (cad_keys_u32_or(keys, "moe_layer_freq", 0, INT32_MAX, 1) != 1)
 		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "moe_layer_freq", "is not 1, which is not supported");
 	spec->gate.scale = (float)cad_keys_number_or(keys, "routed_scaling_factor", 1e-6, 1e6, 1);
@@ -258,6 +275,25 @@ void cad_read_mlp_layer_types(const struct cad_keys *keys, struct cad_model_spec
 uint32_t cad_read_window(const struct cad_keys *keys)
 {
 	return cad_keys_u32_or(keys, "sliding_window", 1, INT32_MAX, 0);
+}
+
+uint32_t cad_read_window_or(const struct cad_keys *keys, uint32_t absent)
+{
+	return json_is_null(json_object_get(keys->object, "sliding_window"))
+		? 0
+		: cad_keys_u32_or(keys, "sliding_window", 1, INT32_MAX, absent);
+}
+
+void cad_set_window_but(struct cad_model_spec *spec, uint32_t layer_step, uint32_t full, uint32_t window)
+{
+	for (uint32_t i = 0; i < spec->layers_count; i++)
+		spec->layers[i].window = i % layer_step == full ? 0 : window;
+}
+
+void cad_set_rotation_by_window(struct cad_model_spec *spec, uint32_t window)
+{
+	for (uint32_t i = 0; i < spec->layers_count; i++)
+		spec->layers[i].rope = window == 0 || spec->layers[i].window > 0;
 }
 
 void cad_set_window(struct cad_model_spec *spec, uint32_t layer_step, uint32_t layers_end, uint32_t window)

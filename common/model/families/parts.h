@@ -26,6 +26,12 @@ void cad_read_latent_attention(const struct cad_keys *keys, struct cad_model_spe
 
 /* The gate that most have: softmax over all experts, then the k greatest. */
 void cad_read_gate(const struct cad_keys *keys, struct cad_model_spec *spec, bool renormalise);
+/* What a file calls how many experts there are, and how many a token goes to. */
+const char *cad_key_of_experts(const struct cad_keys *keys);
+const char *cad_key_of_topk(const struct cad_keys *keys);
+/* The same gate from counts that are read already; `topk_key` is what the second is called. */
+void cad_set_gate(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t experts, const char *topk_key,
+	uint32_t topk, bool renormalise);
 /* `n_group` and `topk_group`, once experts, topk and group_score are known. */
 void cad_read_groups(const struct cad_keys *keys, struct cad_gate_spec *gate);
 /* The gate of DeepSeek-V3. */
@@ -40,6 +46,8 @@ void cad_read_shared_experts(
 /* Qwen, DeepSeek: experts and dense layers have sizes of their own, and each is asked for only
  * where there are such layers. */
 void cad_read_mixed_ffn(const struct cad_keys *keys, struct cad_model_spec *spec);
+/* `first_k_dense_replace`: so many dense layers first. */
+void cad_read_first_dense(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t absent);
 /* DeepSeek: dense layers first, then experts with a factor and shared ones. */
 void cad_read_deepseek_ffn(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t first_moe_absent);
 /* All of them. */
@@ -56,7 +64,13 @@ void cad_read_mlp_layer_types(const struct cad_keys *keys, struct cad_model_spec
 
 /* `sliding_window` in keys; 0 when it is null or absent. */
 uint32_t cad_read_window(const struct cad_keys *keys);
+/* The same where a window is meant unless it is null. */
+uint32_t cad_read_window_or(const struct cad_keys *keys, uint32_t absent);
 void cad_set_window(struct cad_model_spec *spec, uint32_t layer_step, uint32_t layers_end, uint32_t window);
+/* In every layer but one of each so many, the `full`-th. */
+void cad_set_window_but(struct cad_model_spec *spec, uint32_t layer_step, uint32_t full, uint32_t window);
+/* Families in which layers that see all keys do not rotate; where no window is in force, all do. */
+void cad_set_rotation_by_window(struct cad_model_spec *spec, uint32_t window);
 /* `layer_types`, where it is given, says which layers slide, whatever the layers say so far. */
 void cad_read_layer_types(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t window);
 /* Families in which all layers slide or none does: `layer_types` must agree. */

@@ -128,7 +128,7 @@ void kn_ref_sums_finish(float *x, int64_t *sums, size_t n, const struct kn_finis
 {
 	for (size_t i = 0; i < n; i++) {
 		float routed = (float)sums[i] * f->quantum, sum = f->shared ? routed + f->share * f->shared[i] : routed;
-		x[i] = x[i] + f->scale * sum;
+		x[i] = f->apart ? f->scale * sum : x[i] + f->scale * sum;
 		sums[i] = 0;
 	}
 }

@@ -24,6 +24,11 @@ def draw_olmoe(rng, config):
     config |= {"attention_bias": chance(rng, 0.4), "norm_topk_prob": chance(rng, 0.5), "clip_qkv": rng.choice([None, None, 0.5, 2.0])}
 
 
+def draw_flex_olmo(rng, config):
+    experts(rng, config)
+    config |= {"attention_bias": chance(rng, 0.4), "norm_topk_prob": chance(rng, 0.5), "pad_token_id": None}
+
+
 def draw_qwen(rng, config):
     experts(rng, config)
     layers = config["num_hidden_layers"]
@@ -48,4 +53,5 @@ FAMILIES = {
     "qwen3_moe": Family("Qwen3Moe", draw_qwen3_moe),
     "qwen2_moe": Family("Qwen2Moe", draw_qwen2_moe),
     "llama": Family("Llama", draw_llama, whole_heads=True, each=()),
+    "flex_olmo": Family("FlexOlmo", draw_flex_olmo),
 }
