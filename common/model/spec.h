@@ -158,9 +158,10 @@ struct cad_model_spec {
 	uint32_t context_max;    /* positions that the rotary scaling is meant for; at least positions_max */
 	float norm_epsilon;
 	enum cad_norms norms;
-	bool nested;        /* it is a part of a larger model: config.json has it as text_config */
-	float embed_scale;  /* of the embeddings; 1 but for granite, as the next two are */
-	float branch_scale; /* of what attention, ffn and experts add to the residual stream */
+	bool norm_of_experts; /* with norms before: one more, of what experts and shared expert give together (axk1) */
+	bool nested;          /* it is a part of a larger model: config.json has it as text_config */
+	float embed_scale;    /* of the embeddings; 1 but for granite, as the next two are */
+	float branch_scale;   /* of what attention, ffn and experts add to the residual stream */
 	float logits_divisor;
 	bool tied_embeddings;
 	enum cad_dtype dtype; /* as config.json declares; tensors say their own */

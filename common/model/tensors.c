@@ -329,8 +329,10 @@ struct cad_tensor_want cad_tensor_wanted(const struct cad_model_spec *spec, enum
 	case CAD_ROLE_FINAL_NORM: return vector(true, spec->hidden);
 	case CAD_ROLE_ATTENTION_NORM:
 	case CAD_ROLE_FFN_NORM: return vector(spec->norms != CAD_NORMS_AFTER, spec->hidden);
-	case CAD_ROLE_ATTENTION_AFTER:
-	case CAD_ROLE_FFN_AFTER: return vector(spec->norms != CAD_NORMS_BEFORE, spec->hidden);
+	case CAD_ROLE_ATTENTION_AFTER: return vector(spec->norms != CAD_NORMS_BEFORE, spec->hidden);
+	case CAD_ROLE_FFN_AFTER:
+		return vector(spec->norms != CAD_NORMS_BEFORE || (spec->norm_of_experts && spec->layers[layer].moe),
+			spec->hidden);
 	default:
 		return role < CAD_ROLE_FFN_NORM ? attention_wanted(spec, role, layer)
 						: ffn_wanted(spec, role, spec->layers[layer].moe);

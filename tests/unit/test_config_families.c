@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* config.json -> spec: what each family's file means. */
 #include "common/model/config.h"
+#include "common/model/tensors.h"
 #include "tests/support/golden_config.h"
 
 #include <jansson.h>
@@ -531,6 +532,18 @@ static void hunyuan(void **state)
 	}
 }
 
+/* Dense layers stand among those with experts, and only these have a norm behind. */
+static void axk1(void **state)
+{
+	(void)state;
+	struct cad_model_spec s = golden_spec("deepseekv3-a", "{\"model_type\": \"axk1\", \"moe_layer_freq\": 2}");
+	assert_true(!s.layers[0].moe && !s.layers[1].moe && s.layers[2].moe && !s.layers[3].moe);
+	assert_true(s.norm_of_experts);
+	assert_true(cad_tensor_wanted(&s, CAD_ROLE_FFN_AFTER, 2).wanted);
+	assert_true(!cad_tensor_wanted(&s, CAD_ROLE_FFN_AFTER, 1).wanted);
+	cad_model_spec_fini(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -554,6 +567,7 @@ int main(void)
 		cmocka_unit_test(layers_of_families),
 		cmocka_unit_test(what_families_begin_with),
 		cmocka_unit_test(hunyuan),
+		cmocka_unit_test(axk1),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

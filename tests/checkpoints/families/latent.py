@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Families with latent attention: DeepSeek-V2 and V3, GLM-4.7-Flash, Mistral 4."""
+"""Families with latent attention: DeepSeek-V2 and V3, GLM-4.7-Flash, Mistral 4, A.X K1."""
 from draw import Family, chance, grouped_experts, some
 from families.glm import dense_first, shared_and_scaled
 
@@ -58,7 +58,21 @@ def draw_mistral4(rng, config):
     config |= some(rng, 0.5, rope_interleave=chance(rng, 0.6))
 
 
+def draw_axk1(rng, config):
+    grouped_experts(rng, config)
+    shared_and_scaled(rng, config)
+    draw_latent(rng, config)
+    config["q_lora_rank"] = config["q_lora_rank"] or rng.randint(1, 60)   # queries are always compressed
+    layers = config["num_hidden_layers"]
+    if chance(rng, 0.5):
+        config["mlp_layer_types"] = [rng.choice(["dense", "sparse"]) for _ in range(layers)]
+    else:
+        config |= some(rng, 0.7, first_k_dense_replace=rng.randint(0, layers), moe_layer_freq=rng.choice([1, 1, 2]))
+    config |= some(rng, 0.5, rope_interleave=chance(rng, 0.6), topk_method="noaux_tc", scoring_func="sigmoid")
+
+
 FAMILIES = {
+    "axk1": Family("AXK1", draw_axk1, head_dim=0, rotates=rotated_part, names=((".mlp.post_mlp_layernorm.", ".post_mlp_layernorm."),)),
     "deepseek_v2": Family("DeepseekV2", draw_deepseek_v2, head_dim=0, rotates=rotated_part),
     "deepseek_v3": Family("DeepseekV3", draw_deepseek_v3, head_dim=0, rotates=rotated_part, further=lambda config: 1),
     "glm4_moe_lite": Family("Glm4MoeLite", draw_glm4_moe_lite, head_dim=0, rotates=rotated_part, further=lambda config: 1),
