@@ -86,6 +86,11 @@ static const struct family {
 		" head_dim first_k_dense_replace kv_lora_rank q_lora_rank n_group n_routed_experts output_router_logits"
 		" n_shared_experts qk_nope_head_dim qk_rope_head_dim routed_scaling_factor topk_group topk_method"
 		" norm_topk_prob v_head_dim num_experts_per_tok moe_intermediate_size num_experts" },
+	{ "aria_text", "granitemoe-a",
+		"vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
+		" hidden_act max_position_embeddings initializer_range rms_norm_eps use_cache pad_token_id bos_token_id"
+		" eos_token_id pretraining_tp tie_word_embeddings rope_parameters attention_bias attention_dropout mlp_bias"
+		" head_dim moe_num_experts moe_topk moe_num_shared_experts" },
 	{ "axk1", "deepseekv3-a",
 		"vocab_size hidden_size intermediate_size moe_intermediate_size num_hidden_layers num_attention_heads"
 		" num_key_value_heads n_shared_experts n_routed_experts output_router_logits routed_scaling_factor"

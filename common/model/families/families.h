@@ -36,6 +36,7 @@
 	FAMILY(hunyuan_v1_moe) \
 	FAMILY(hy_v3) \
 	FAMILY(kolibri1) \
+	FAMILY(aria_text) \
 	FAMILY(axk1) \
 	FAMILY(deepseek_v2) \
 	FAMILY(deepseek_v3) \
