@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from cluster import GOLDEN, Cluster, http, lines_with, until, wait_for_log
+from stored import fp8_model
 
 MODEL = GOLDEN / 'qwen3moe-a' / 'model'
 PROMPTS = [[(i * 31 + s * 17 + 3) % 480 for i in range(10 + s)] for s in range(4)]
@@ -42,9 +43,10 @@ def join_without_files(cluster, directory, options=()):
     return node
 
 
-@pytest.mark.parametrize('numerics', ['f32', 'bf16', 'bf16-sm90', 'int8', 'int4'])
-def test_a_node_that_joins_gets_its_experts_from_others(numerics, tmp_path):
-    with Cluster(MODEL, experts=2, placement_options=['--settle', '50ms', '--bytes-per-second', '0', '--numerics', numerics]) as cluster:
+@pytest.mark.parametrize('numerics, stored', [('f32', ''), ('bf16', ''), ('bf16-sm90', ''), ('int8', ''), ('int4', ''), ('f32', 'fp8'), ('int8', 'fp8')])
+def test_a_node_that_joins_gets_its_experts_from_others(numerics, stored, tmp_path):
+    model = fp8_model(MODEL, tmp_path / 'fp8') if stored else MODEL
+    with Cluster(model, experts=2, placement_options=['--settle', '50ms', '--bytes-per-second', '0', '--numerics', numerics]) as cluster:
         before = answers(cluster)
         assert all(loads(node)['node'] == 0 for node in cluster.experts)   # the first placement comes from checkpoints
         node = join_without_files(cluster, tmp_path, ['--isa', 'avx2'])
