@@ -34,15 +34,11 @@ struct kn_source kn_latent_values(const struct cad_attention_spec *spec, const s
 struct kn_source kn_latent_keys(
 	const struct cad_attention_spec *spec, const struct kn_source *up, uint32_t head, void *turned);
 
-/* How the matrix of a role is kept when others are kept as `weights`: products of the gate, and of
- * the shared expert's score, are always those of profile f32, so that quantised models route as
- * well as the checkpoint does; so are those of latent attention for each head, which are short; rows
- * of the embedding are looked up, not multiplied. */
+/* How the matrix of a role is kept when others are kept as `weights`. */
 static inline enum cad_weights kn_role_weights(enum cad_role role, enum cad_weights weights)
 {
-	bool floats = role == CAD_ROLE_GATE || role == CAD_ROLE_SHARED_SCORE || role == CAD_ROLE_EMBED ||
-		role == CAD_ROLE_KV_UP;
-	return floats && cad_weights_profile(weights) != CAD_PROFILE_F32 ? CAD_WEIGHTS_AS_IS : weights;
+	bool floats = cad_role_is_always_f32(role) && cad_weights_profile(weights) != CAD_PROFILE_F32;
+	return floats ? CAD_WEIGHTS_AS_IS : weights;
 }
 /* The type that a tensor is kept in: vectors in their own. */
 enum cad_dtype kn_kept_dtype(const struct cad_tensor *tensor, enum cad_role role, enum cad_weights weights);

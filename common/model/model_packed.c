@@ -41,6 +41,8 @@ enum cad_status cad_model_packed_open(struct cad_model *model, struct cad_error 
 void cad_model_packed_unfold(const struct cad_model *model, enum cad_role role, uint64_t k, struct cad_tensor *tensor)
 {
 	enum cad_weights weights = cad_role_is_expert(role) ? model->packed.experts : model->packed.router;
+	if (cad_role_is_always_f32(role))
+		weights = CAD_WEIGHTS_AS_IS;
 
 	if (!model->is_packed || tensor->dtype != CAD_DTYPE_U8 || tensor->rank != 2)
 		return;

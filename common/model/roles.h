@@ -60,6 +60,14 @@ enum cad_role {
 	CAD_ROLE_COUNT
 };
 
+/* Whether the matrix of a role is used in f32 whatever the profile of the others: the gate and the shared
+ * expert's score, so that quantised models route as well as the checkpoint does; those of latent
+ * attention for each head, which are short; rows of the embedding are looked up, not multiplied. */
+static inline bool cad_role_is_always_f32(enum cad_role role)
+{
+	return role == CAD_ROLE_GATE || role == CAD_ROLE_SHARED_SCORE || role == CAD_ROLE_EMBED ||
+		role == CAD_ROLE_KV_UP;
+}
 static inline bool cad_role_is_expert(enum cad_role role) { return role >= CAD_ROLE_EXPERT_GATE; }
 static inline bool cad_role_is_layer(enum cad_role role) { return role >= CAD_ROLE_ATTENTION_NORM; }
 

@@ -2,7 +2,7 @@
 """Checkpoints whose matrices are stored in FP8 or MXFP4: random values and scales, and beside them what they stand for, which transformers reads."""
 import torch
 
-FAMILIES = ("mixtral", "olmoe", "qwen3_moe", "qwen2_moe", "llama", "gpt_oss")
+FAMILIES = ("mixtral", "olmoe", "qwen3_moe", "qwen2_moe", "llama", "gpt_oss", "deepseek_v2", "deepseek_v3", "minimax_m2", "glm4_moe")
 BLOCK, GROUP = 128, 32
 F4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
 

@@ -408,29 +408,41 @@ static void bits_of_what_they_stand_for(void **unused)
 
 static bool go_on(void *context, uint64_t done, uint64_t total) { return (void)context, (void)done, (void)total, true; }
 
+static void pack_and_compare(const struct made *m, struct cad_settings way, enum cad_weights weights)
+{
+	struct cad_model *model;
+	struct cad_error error;
+	char directory[] = "/tmp/cadre-test-stored-XXXXXX", path[128], *config;
+	size_t bytes;
+
+	assert_non_null(mkdtemp(directory));
+	must(cad_model_open(m->stored_directory, &model, &error), &error);
+	snprintf(path, sizeof path, "%s/config.json", m->stored_directory);
+	must(cad_file_read(path, 1 << 20, &config, &bytes, &error), &error);
+	write_file(directory, "config.json", config);
+	free(config);
+	snprintf(path, sizeof path, "%s/model.safetensors", directory);
+	struct kn_packing packing = {
+		.model = model,
+		.path = path,
+		.go_on = go_on,
+		.weights = { weights, weights },
+	};
+	must(kn_packed_write(&packing, &error), &error);
+	cad_model_close(model);
+	same(directory, m->plain_directory, way, 2);
+	remove_directory(directory);
+}
+
+/* As stored; and rounded, but for what is in f32 in every profile. */
 static void bits_of_packed_models(void **unused)
 {
 	(void)unused;
 	for (size_t f = 0; f < FORMS; f++) {
 		struct made m;
-		struct cad_model *model;
-		struct cad_error error;
-		char directory[] = "/tmp/cadre-test-stored-XXXXXX", path[128], *config;
-		size_t bytes;
-
 		make(&m, &forms[f]);
-		assert_non_null(mkdtemp(directory));
-		must(cad_model_open(m.stored_directory, &model, &error), &error);
-		snprintf(path, sizeof path, "%s/config.json", m.stored_directory);
-		must(cad_file_read(path, 1 << 20, &config, &bytes, &error), &error);
-		write_file(directory, "config.json", config);
-		free(config);
-		snprintf(path, sizeof path, "%s/model.safetensors", directory);
-		struct kn_packing packing = { .model = model, .path = path, .go_on = go_on };
-		must(kn_packed_write(&packing, &error), &error);
-		cad_model_close(model);
-		same(directory, m.plain_directory, ways[0], 2);
-		remove_directory(directory);
+		pack_and_compare(&m, ways[0], CAD_WEIGHTS_AS_IS);
+		pack_and_compare(&m, ways[2], CAD_WEIGHTS_BF16_ROWS);
 		unmake(&m);
 	}
 }
