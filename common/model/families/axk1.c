@@ -14,10 +14,8 @@ static void read_axk1(const struct cad_keys *keys, struct cad_model_spec *spec)
 	for (uint32_t i = 0; i < spec->layers_count; i++)
 		spec->layers[i].moe = i >= first && i % step == 0;
 	cad_read_mlp_layer_types(keys, spec);
-	spec->gate.scale = (float)cad_keys_number_or(keys, "routed_scaling_factor", 1e-6, 1e6, 2.5);
 	spec->norm_of_experts = true;
-	cad_read_mixed_ffn(keys, spec);
-	cad_read_shared_experts(keys, spec, "n_shared_experts", 1);
+	cad_read_scaled_ffn(keys, spec, 2.5, 1);
 	spec->further_layers = cad_keys_u32_or(keys, "num_nextn_predict_layers", 0, CAD_LAYERS_MAX, 0);
 }
 

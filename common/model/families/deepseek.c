@@ -28,7 +28,6 @@ static void read_deepseek_v2(const struct cad_keys *keys, struct cad_model_spec 
 
 static void read_deepseek_v3(const struct cad_keys *keys, struct cad_model_spec *spec)
 {
-	static const char *const further[] = { "num_nextn_predict_layers", "num_mtp_layers", NULL };
 	cad_read_latent_attention(keys, spec);
 	spec->rope.interleaved = cad_keys_bool_or(keys, "rope_interleave", true);
 	cad_read_sigmoid_gate(keys, spec);
@@ -37,7 +36,7 @@ static void read_deepseek_v3(const struct cad_keys *keys, struct cad_model_spec 
 	if (strcmp(cad_keys_text_or(keys, "scoring_func", "sigmoid"), "sigmoid") != 0)
 		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "scoring_func", "is not sigmoid");
 	cad_read_deepseek_ffn(keys, spec, 3);
-	spec->further_layers = cad_keys_u32_or(keys, cad_keys_name(keys, further), 0, CAD_LAYERS_MAX, 1);
+	cad_read_further_layers(keys, spec, 1);
 }
 
 static const struct cad_known_key deepseek_v2_keys[] = {

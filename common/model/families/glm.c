@@ -4,7 +4,6 @@
 /* GLM-4.5 to 4.7: DeepSeek-V3's gate above grouped attention. */
 static void read_glm4_moe(const struct cad_keys *keys, struct cad_model_spec *spec)
 {
-	static const char *const further[] = { "num_nextn_predict_layers", "num_mtp_layers", NULL };
 	struct cad_attention_spec *attention = &spec->attention;
 	cad_read_grouped_attention(keys, spec);
 	cad_read_bias(keys, attention, false);
@@ -14,7 +13,7 @@ static void read_glm4_moe(const struct cad_keys *keys, struct cad_model_spec *sp
 	cad_read_uniform_window(keys, spec, 0);
 	cad_read_sigmoid_gate(keys, spec);
 	cad_read_deepseek_ffn(keys, spec, 1);
-	spec->further_layers = cad_keys_u32_or(keys, cad_keys_name(keys, further), 0, CAD_LAYERS_MAX, 1);
+	cad_read_further_layers(keys, spec, 1);
 }
 
 static const struct cad_known_key glm4_moe_keys[] = {
@@ -51,9 +50,7 @@ static void read_glm4_moe_lite(const struct cad_keys *keys, struct cad_model_spe
 	for (uint32_t i = 0; i < spec->layers_count; i++)
 		spec->layers[i].moe = i > 0;
 	cad_read_mlp_layer_types(keys, spec);
-	spec->gate.scale = (float)cad_keys_number_or(keys, "routed_scaling_factor", 1e-6, 1e6, 1.8);
-	cad_read_mixed_ffn(keys, spec);
-	cad_read_shared_experts(keys, spec, "n_shared_experts", 1);
+	cad_read_scaled_ffn(keys, spec, 1.8, 1);
 	spec->further_layers = 1;
 }
 

@@ -193,14 +193,26 @@ void cad_read_first_dense(const struct cad_keys *keys, struct cad_model_spec *sp
 		spec->layers[i].moe = i >= first;
 }
 
+void cad_read_scaled_ffn(
+	const struct cad_keys *keys, struct cad_model_spec *spec, double scale_absent, uint32_t shared_absent)
+{
+	spec->gate.scale = (float)cad_keys_number_or(keys, "routed_scaling_factor", 1e-6, 1e6, scale_absent);
+	cad_read_mixed_ffn(keys, spec);
+	cad_read_shared_experts(keys, spec, "n_shared_experts", shared_absent);
+}
+
 void cad_read_deepseek_ffn(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t first_moe_absent)
 {
 	cad_read_first_dense(keys, spec, first_moe_absent);
 	if (cad_keys_u32_or(keys, "moe_layer_freq", 0, INT32_MAX, 1) != 1)
 		cad_keys_fail(keys, CAD_ERR_UNSUPPORTED, "moe_layer_freq", "is not 1, which is not supported");
-	spec->gate.scale = (float)cad_keys_number_or(keys, "routed_scaling_factor", 1e-6, 1e6, 1);
-	cad_read_mixed_ffn(keys, spec);
-	cad_read_shared_experts(keys, spec, "n_shared_experts", 0);
+	cad_read_scaled_ffn(keys, spec, 1, 0);
+}
+
+void cad_read_further_layers(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t absent)
+{
+	static const char *const names[] = { "num_nextn_predict_layers", "num_mtp_layers", NULL };
+	spec->further_layers = cad_keys_u32_or(keys, cad_keys_name(keys, names), 0, CAD_LAYERS_MAX, absent);
 }
 
 void cad_set_moe_layers(struct cad_model_spec *spec)

@@ -16,7 +16,7 @@ void cad_read_grouped_attention(const struct cad_keys *keys, struct cad_model_sp
 /* `attention_bias`, of all four projections. */
 void cad_read_bias(const struct cad_keys *keys, struct cad_attention_spec *attention, bool absent);
 /* Families that rotate the first part of each head, whatever the kind: what is left is as long as a
- * head of others. */
+ * head of others. One rotation, or the only one. */
 void cad_set_rotation(const struct cad_keys *keys, struct cad_rope_spec *rope, uint32_t head_size, uint32_t size);
 void cad_set_rotated(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t size);
 /* DeepSeek-V2's and V3's, where all layers see all keys. */
@@ -48,7 +48,12 @@ void cad_read_shared_experts(
 void cad_read_mixed_ffn(const struct cad_keys *keys, struct cad_model_spec *spec);
 /* `first_k_dense_replace`: so many dense layers first. */
 void cad_read_first_dense(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t absent);
-/* DeepSeek: dense layers first, then experts with a factor and shared ones. */
+/* Experts with a factor, shared ones, and dense layers, once it is known which layers are which. */
+void cad_read_scaled_ffn(
+	const struct cad_keys *keys, struct cad_model_spec *spec, double scale_absent, uint32_t shared_absent);
+/* Layers that predict further tokens, which a file may have behind the others. */
+void cad_read_further_layers(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t absent);
+/* DeepSeek: dense layers first, then the same. */
 void cad_read_deepseek_ffn(const struct cad_keys *keys, struct cad_model_spec *spec, uint32_t first_moe_absent);
 /* All of them. */
 void cad_set_moe_layers(struct cad_model_spec *spec);
