@@ -22,23 +22,6 @@ static bool device_done(struct rt_step *step)
 
 /* ---- the stages of a layer, for one micro-batch ---- */
 
-static void norm_rows(struct rt_step *step, const struct rt_work *work, const float *weight, const float *x, float *out)
-{
-	size_t ld = ld_hidden(step);
-	step->queue->ops->rmsnorm(step->queue,
-		&(struct kn_rmsnorm){
-			.x = x + work->first * ld,
-			.ldx = ld,
-			.rows = work->rows,
-			.parts = 1,
-			.n = step->spec->hidden,
-			.weight = weight,
-			.epsilon = step->spec->norm_epsilon,
-			.out = out + work->first * ld,
-			.ldo = ld,
-		});
-}
-
 /* What ffn, gate and experts read: the residual stream itself where no norm is before them. It stays
  * as it is until the sums are in. */
 static const float *ffn_input(const struct rt_step *step)
@@ -49,28 +32,19 @@ static const float *ffn_input(const struct rt_step *step)
 static void norm(struct rt_step *step, const struct rt_work *work)
 {
 	const float *weight = step->weights.layers[work->layer].ffn_norm;
+	size_t at = work->first * ld_hidden(step);
 	if (weight)
-		norm_rows(step, work, weight, step->buffers.x, step->buffers.normed);
+		rt_norm_rows(
+			step->queue, step->spec, work->rows, weight, step->buffers.x + at, step->buffers.normed + at);
 }
 
 /* x += what ffn or experts gave, once it is whole in `shared`. */
 static void add_ffn(struct rt_step *step, const struct rt_work *work)
 {
-	const float *weight = step->weights.layers[work->layer].ffn_after;
-	size_t ld = ld_hidden(step);
-
-	if (weight)
-		norm_rows(step, work, weight, step->buffers.shared, step->buffers.shared);
-	step->queue->ops->add(step->queue,
-		&(struct kn_add){
-			.x = step->buffers.x + work->first * ld,
-			.y = step->buffers.shared + work->first * ld,
-			.ldx = ld,
-			.ldy = ld,
-			.rows = work->rows,
-			.n = step->spec->hidden,
-			.scale = step->spec->branch_scale,
-		});
+	const struct rt_step_buffers *b = &step->buffers;
+	size_t at = work->first * ld_hidden(step);
+	rt_add_branch(step->queue, step->spec, work->rows, step->weights.layers[work->layer].ffn_after, b->shared + at,
+		b->x + at);
 }
 
 /* Every row through one ffn: a dense layer's, or the shared expert. */

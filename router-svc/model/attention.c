@@ -179,47 +179,54 @@ static void attend_grouped(const struct rt_attention *a)
 
 /* ---- any attention ---- */
 
-/* Of whole rows of the residual stream, or of what is added to it. */
-static void norm_rows(const struct rt_attention *a, const float *weight, const float *x, float *out)
+void rt_norm_rows(struct kn_queue *queue, const struct cad_model_spec *spec, uint32_t rows, const float *weight,
+	const float *x, float *out)
 {
-	size_t ld = kn_ld(a->spec->hidden);
+	size_t ld = kn_ld(spec->hidden);
 
-	a->queue->ops->rmsnorm(a->queue,
+	queue->ops->rmsnorm(queue,
 		&(struct kn_rmsnorm){
 			.x = x,
 			.ldx = ld,
-			.rows = a->rows,
+			.rows = rows,
 			.parts = 1,
-			.n = a->spec->hidden,
+			.n = spec->hidden,
 			.weight = weight,
-			.epsilon = a->spec->norm_epsilon,
+			.epsilon = spec->norm_epsilon,
 			.out = out,
 			.ldo = ld,
 		});
 }
 
+void rt_add_branch(struct kn_queue *queue, const struct cad_model_spec *spec, uint32_t rows, const float *weight,
+	float *branch, float *x)
+{
+	size_t ld = kn_ld(spec->hidden);
+
+	if (weight)
+		rt_norm_rows(queue, spec, rows, weight, branch, branch);
+	queue->ops->add(queue,
+		&(struct kn_add){
+			.x = x,
+			.y = branch,
+			.ldx = ld,
+			.ldy = ld,
+			.rows = rows,
+			.n = spec->hidden,
+			.scale = spec->branch_scale,
+		});
+}
+
 void rt_attend(const struct rt_attention *a)
 {
-	size_t ldx = kn_ld(a->spec->hidden);
 	const struct rt_layer_weights *w = a->weights;
 
 	if (w->attention_norm)
-		norm_rows(a, w->attention_norm, a->x, a->normed);
+		rt_norm_rows(a->queue, a->spec, a->rows, w->attention_norm, a->x, a->normed);
 	if (cad_attention_of(a->spec, a->layer)->kind == CAD_ATTENTION_LATENT)
 		rt_attend_latent(a);
 	else
 		attend_grouped(a);
 	rt_project(a, &w->o, w->o_bias, 0.0f, a->scratch[RT_SCRATCH_OUT], a->projected);
-	if (w->attention_after)
-		norm_rows(a, w->attention_after, a->projected, a->projected);
-	a->queue->ops->add(a->queue,
-		&(struct kn_add){
-			.x = a->x,
-			.y = a->projected,
-			.ldx = ldx,
-			.ldy = ldx,
-			.rows = a->rows,
-			.n = a->spec->hidden,
-			.scale = a->spec->branch_scale,
-		});
+	rt_add_branch(a->queue, a->spec, a->rows, w->attention_after, a->projected, a->x);
 }

@@ -42,6 +42,15 @@ struct rt_attention {
 /* Norm, q, k, v, rotation, KV cache, attention, output projection, residual. */
 void rt_attend(const struct rt_attention *a);
 
+/* ---- rows of the residual stream, for the ffn too ---- */
+
+/* out = the norm of x, whole rows [rows][H]; out may be x. */
+void rt_norm_rows(struct kn_queue *queue, const struct cad_model_spec *spec, uint32_t rows, const float *weight,
+	const float *x, float *out);
+/* x += what attention, ffn or experts gave: its norm, where there is one behind (weight not NULL). */
+void rt_add_branch(struct kn_queue *queue, const struct cad_model_spec *spec, uint32_t rows, const float *weight,
+	float *branch, float *x);
+
 /* ---- its parts, for kinds of attention in files of their own ---- */
 
 /* y = x W^T + bias, clamped to [-clip, clip] where clip > 0. */
