@@ -10,6 +10,7 @@
 #include "common/model/config.h"
 #include "common/model/tensors.h"
 #include "orchestration/cli/evaluation.h"
+#include "tests/fuzz/model_directory.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -294,12 +295,6 @@ static void write_tensors(struct choices *c, const struct file *f)
 
 /* ---- running it ---- */
 
-static bool good(enum cad_status status, const struct cad_error *error)
-{
-	CAD_ASSERT(status == CAD_OK || (status < 0 && error->status == status && strlen(error->text) > 0));
-	return status == CAD_OK;
-}
-
 static void run(struct choices *c, uint32_t vocab)
 {
 	static const enum cad_profile profiles[] = { CAD_PROFILE_F32, CAD_PROFILE_F32, CAD_PROFILE_BF16,
@@ -331,7 +326,7 @@ static void run(struct choices *c, uint32_t vocab)
 	CAD_ASSERT(s->tokens);
 	for (uint32_t i = 0; i < s->count; i++)
 		s->tokens[i] = (int32_t)(i * 7 % vocab);
-	(void)good(cl_evaluation_run(&evaluation, &options, &error), &error);
+	(void)is_good(cl_evaluation_run(&evaluation, &options, &error), &error);
 	cl_evaluation_fini(&evaluation);
 }
 
@@ -359,7 +354,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	struct cad_error error;
 
 	make_config(&c, &config);
-	if (!good(cad_model_spec_parse("config.json", config.bytes, config.count, NULL, 0, &spec, &error), &error))
+	if (!is_good(cad_model_spec_parse("config.json", config.bytes, config.count, NULL, 0, &spec, &error), &error))
 		return 0;
 
 	file.count = file.data_bytes = 0;

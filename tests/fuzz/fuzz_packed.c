@@ -8,6 +8,7 @@
 #include "kernels/image.h"
 #include "kernels/packed.h"
 #include "kernels/source.h"
+#include "tests/fuzz/model_directory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,29 +26,7 @@ static const char config[] =
 	"\"hidden_act\": \"silu\"}";
 static char directory[] = "/tmp/cadre-fuzz-packed-XXXXXX";
 
-static void write_file(const char *name, const void *bytes, size_t size)
-{
-	char path[64];
-	snprintf(path, sizeof path, "%s/%s", directory, name);
-	FILE *file = fopen(path, "wb");
-	CAD_ASSERT(file && fwrite(bytes, 1, size, file) == size && fclose(file) == 0);
-}
-
-static void clean(void)
-{
-	char path[64];
-	snprintf(path, sizeof path, "%s/config.json", directory);
-	(void)remove(path);
-	snprintf(path, sizeof path, "%s/model.safetensors", directory);
-	(void)remove(path);
-	(void)remove(directory);
-}
-
-static bool good(enum cad_status status, const struct cad_error *error)
-{
-	CAD_ASSERT(status == CAD_OK || (status < 0 && error->status == status && strlen(error->text) > 0));
-	return status == CAD_OK;
-}
+static void clean(void) { directory_remove(directory); }
 
 static void read_experts(const struct cad_model *model)
 {
@@ -55,18 +34,18 @@ static void read_experts(const struct cad_model *model)
 	struct cad_error error;
 	char has[33], recorded[33];
 
-	if (!good(kn_packed_check_experts(model, cad_model_packed(model)->experts, &error), &error))
+	if (!is_good(kn_packed_check_experts(model, cad_model_packed(model)->experts, &error), &error))
 		return;
 	float quanta[2] = { 0 };
 	enum cad_status status = cad_model_quanta_recorded(model, quanta, &error);
-	if (status != CAD_AGAIN && good(status, &error))
+	if (status != CAD_AGAIN && is_good(status, &error))
 		CAD_ASSERT(quanta[0] == 0 && quanta[1] > 0 && quanta[1] < 0x1p121f);
 	for (uint32_t e = 0; e < spec->gate.experts; e++) {
 		struct kn_expert_source source = kn_expert_source_of(model, 1, e);
 		kn_image_checksum(&source, cad_model_packed(model)->experts, has);
 		kn_expert_checksum(model, 1, e, cad_model_packed(model)->experts, recorded);
 		bool same = strcmp(has, recorded) == 0;
-		CAD_ASSERT(good(kn_packed_verify_expert(model, 1, e, &error), &error) == same);
+		CAD_ASSERT(is_good(kn_packed_verify_expert(model, 1, e, &error), &error) == same);
 	}
 }
 
@@ -76,10 +55,10 @@ static void read_router(const struct cad_model *model)
 	uint8_t digest[CAD_DIGEST_BYTES];
 	unsigned sum = 0;
 
-	if (!good(kn_packed_check_router(model, cad_model_packed(model)->router, &error), &error))
+	if (!is_good(kn_packed_check_router(model, cad_model_packed(model)->router, &error), &error))
 		return;
 	for (uint32_t part = 0; part < cad_model_router_parts(model); part++) {
-		(void)good(cad_model_router_verify(model, part, &error), &error);
+		(void)is_good(cad_model_router_verify(model, part, &error), &error);
 		(void)cad_model_router_part(model, part, digest);
 		for (enum cad_role role = 0; role < CAD_ROLE_EXPERT_GATE; role++) {
 			struct kn_source source = kn_source_of(cad_model_part_tensor(model, part, role));
@@ -99,12 +78,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 
 	if (!made) {
 		CAD_ASSERT(mkdtemp(directory) && atexit(clean) == 0);
-		write_file("config.json", config, sizeof config - 1);
+		directory_write(directory, "config.json", config, sizeof config - 1);
 		made = true;
 	}
 
-	write_file("model.safetensors", bytes, size);
-	if (!good(cad_model_open(directory, &model, &error), &error))
+	directory_write(directory, "model.safetensors", bytes, size);
+	if (!is_good(cad_model_open(directory, &model, &error), &error))
 		return 0;
 	if (cad_model_packed(model)) {
 		read_experts(model);

@@ -8,6 +8,7 @@
 #include "kernels/image.h"
 #include "kernels/packed.h"
 #include "kernels/source.h"
+#include "tests/fuzz/model_directory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,29 +33,7 @@ enum { CONFIGS = sizeof configs / sizeof *configs };
 static char directory[] = "/tmp/cadre-fuzz-stored-XXXXXX";
 static struct kn_device *device;
 
-static void write_file(const char *name, const void *bytes, size_t size)
-{
-	char path[64];
-	snprintf(path, sizeof path, "%s/%s", directory, name);
-	FILE *file = fopen(path, "wb");
-	CAD_ASSERT(file && fwrite(bytes, 1, size, file) == size && fclose(file) == 0);
-}
-
-static void clean(void)
-{
-	char path[64];
-	snprintf(path, sizeof path, "%s/config.json", directory);
-	(void)remove(path);
-	snprintf(path, sizeof path, "%s/model.safetensors", directory);
-	(void)remove(path);
-	(void)remove(directory);
-}
-
-static bool good(enum cad_status status, const struct cad_error *error)
-{
-	CAD_ASSERT(status == CAD_OK || (status < 0 && error->status == status && strlen(error->text) > 0));
-	return status == CAD_OK;
-}
+static void clean(void) { directory_remove(directory); }
 
 /* In one way to keep weights; the values of a type that is widened come back only as such. */
 static void pack(const struct cad_model *model, uint32_t expert, enum cad_weights weights)
@@ -82,7 +61,7 @@ static void read_router(const struct cad_model *model)
 	char sum[33];
 
 	for (uint32_t part = 0; part < cad_model_router_parts(model); part++) {
-		if (!good(cad_model_router_check(model, part, &error), &error))
+		if (!is_good(cad_model_router_check(model, part, &error), &error))
 			continue;
 		(void)cad_model_router_part(model, part, digest);
 		for (enum cad_role role = 0; role < CAD_ROLE_EXPERT_GATE; role++) {
@@ -113,14 +92,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	if (size == 0)
 		return 0;
 	const char *config = configs[bytes[0] % CONFIGS];
-	write_file("config.json", config, strlen(config));
-	write_file("model.safetensors", bytes + 1, size - 1);
-	if (!good(cad_model_open(directory, &model, &error), &error))
+	directory_write(directory, "config.json", config, strlen(config));
+	directory_write(directory, "model.safetensors", bytes + 1, size - 1);
+	if (!is_good(cad_model_open(directory, &model, &error), &error))
 		return 0;
 	if (!cad_model_packed(model)) {
 		read_router(model);
 		for (uint32_t e = 0; e < 2; e++)
-			if (good(cad_model_expert_check(model, 0, e, &error), &error))
+			if (is_good(cad_model_expert_check(model, 0, e, &error), &error))
 				for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
 					pack(model, e, ways[i]);
 	}
